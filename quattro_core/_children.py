@@ -1,0 +1,178 @@
+"""The task group: what it knows of its children, and what a failure of one does to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+from asyncio.events import _get_running_loop
+from typing import Any, Literal
+
+from quattro_core import _child
+
+CALL_GRAPH = sys.version_info >= (3, 14)  # tasks know who waits for them
+
+
+class Children(asyncio.TaskGroup):
+    """The children of a group, in the attributes and under the names of `asyncio.TaskGroup`."""
+
+    # The standard library's attributes, which its constructor sets.
+    _entered: bool
+    _exiting: bool
+    _aborting: bool
+    _loop: asyncio.AbstractEventLoop
+    _parent_task: asyncio.Task[Any]
+    _parent_cancel_requested: bool
+    _tasks: set[asyncio.Task[Any]]
+    _errors: list[BaseException]
+    _base_error: BaseException | None
+    _on_completed_fut: asyncio.Future[None] | None
+
+    _cancel_on_enter = False
+    _limited = False
+    # The loop while a plain child may be made at once, else False (no running loop is False).
+    _spawns_in: asyncio.AbstractEventLoop | Literal[False] = False
+    # Background tasks, and whether the group has cancelled them: it does that once.
+    _background: dict[asyncio.Task[Any], bool] | None = None
+
+    # What the children report
+
+    def _on_task_done(self, task: asyncio.Task[Any]) -> None:
+        tasks = self._tasks
+        tasks.discard(task)
+        if not tasks:
+            future = self._on_completed_fut
+            if future is not None and not future.done():
+                future.set_result(None)
+        if CALL_GRAPH or task.cancelled() or task.exception() is not None:
+            self._settle(task)
+
+    def _on_background_task_done(self, task: asyncio.Task[Any]) -> None:
+        assert self._background is not None
+        del self._background[task]
+        if not self._background and not self._tasks:
+            self._wake()
+        self._settle(task)
+
+    def _settle(self, task: asyncio.Task[Any]) -> None:
+        if CALL_GRAPH:  # pragma: no cover
+            asyncio.future_discard_from_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        self._errors.append(error)
+        if self._base_error is None and self._is_base_error(error):
+            self._base_error = error
+        if self._parent_task.done():
+            message = f"{task!r} has failed after {self._parent_task!r}, the parent of its TaskGroup"
+            self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
+        elif not self._aborting:
+            self._abort()
+            self._parent_cancel_requested = True
+            self._parent_task.cancel()
+
+    # Steps
+
+    def _completion(self) -> asyncio.Future[None]:
+        """Return the future that is done when it is time to look at the children again."""
+        future = self._on_completed_fut
+        if future is None or future.done():
+            self._on_completed_fut = future = self._loop.create_future()
+        return future
+
+    def _wake(self) -> None:
+        future = self._on_completed_fut
+        if future is not None and not future.done():
+            future.set_result(None)
+
+    def _dismiss(self) -> bool:
+        """Cancel the background tasks, each once. Tells that the group has to wait for them."""
+        assert self._background is not None
+        for task, dismissed in self._background.items():
+            if not dismissed:
+                self._background[task] = True
+                task.cancel()
+        return True
+
+    def _abort(self) -> None:
+        """Cancel all children; take no more of them. The body is somebody else's to cancel."""
+        if self._aborting:
+            return
+        self._aborting = True
+        self._spawns_in = False
+        for task in self._tasks:
+            task.cancel()
+        if self._background:
+            self._dismiss()
+
+    def _close(self) -> None:
+        self._exiting = True
+        self._spawns_in = False
+
+    def _register(self, task: asyncio.Task[Any]) -> None:
+        """Do for a new child what only some need: it is rare that any of it is to do."""
+        if CALL_GRAPH:  # pragma: no cover
+            asyncio.future_add_to_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]
+        if self._aborting:
+            # An eager child has run already, and has cancelled the group that did not know it yet.
+            task.cancel()
+
+    def _register_background(self, task: asyncio.Task[Any]) -> None:
+        if self._background is None:
+            self._background = {}
+        self._background[task] = False
+        task.add_done_callback(self._on_background_task_done)
+        if self._aborting:
+            self._background[task] = True
+        self._register(task)
+        if not self._tasks:
+            self._wake()  # the exit may be waiting for other background tasks: here is a new one
+
+    def _report_all_but(self, error: BaseException) -> None:
+        """Log the errors that give way to a KeyboardInterrupt or SystemExit (cpython 135736)."""
+        message = f"a child of a TaskGroup failed, but its error gave way to {error!r}"
+        for other in self._errors:
+            if other is not error:
+                self._loop.call_exception_handler({"message": message, "exception": other})
+
+    # Refusals
+
+    def _check_open(self, child: object) -> None:
+        """Raise RuntimeError if the group takes no children now."""
+        _child.check(child)
+        try:
+            self._check_state()
+        except RuntimeError:
+            # As the standard library of this Python: its own tests await what 3.12 has refused.
+            if sys.version_info >= (3, 13):
+                _child.close(child)
+            raise
+        try:
+            self._check_thread()
+        except RuntimeError:
+            _child.close(child)
+            raise
+
+    def _check_state(self) -> None:
+        if not self._entered:
+            msg = f"TaskGroup {self!r} has not been entered"
+        elif self._exiting:
+            msg = f"TaskGroup {self!r} is finished"
+        elif self._aborting:
+            msg = f"TaskGroup {self!r} is shutting down"
+        else:
+            return
+        raise RuntimeError(msg)
+
+    def _check_thread(self) -> None:
+        if _get_running_loop() is not self._loop:
+            msg = _WRONG_THREAD.format(thread=threading.current_thread().name)
+            raise RuntimeError(msg)
+
+
+_WRONG_THREAD = (
+    "a TaskGroup was used in thread {thread!r}, which is not that of its event loop. "
+    "Call anyio.from_thread.run_sync(group.create_task, function) in a thread that anyio started, "
+    "such as that of a def endpoint of Starlette or FastAPI (or make it async def), "
+    "and loop.call_soon_threadsafe(group.create_task, function) in any other."
+)

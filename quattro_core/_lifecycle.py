@@ -1,0 +1,191 @@
+"""The task group: how it opens, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import CancelledError
+from types import TracebackType
+from typing import Any, Self
+
+from quattro_core._children import Children
+
+
+class Lifecycle(Children):
+    """How a group begins and ends.
+
+    The bookkeeping is ours on every Python, since the standard library's differs: 3.11 and 3.12
+    leak a cancel count when a child fails during the exit, and lose an outer cancellation that
+    meets a child's error; eager children abort the group from inside of `create_task`
+    (https://github.com/python/cpython/issues/128550); `cancel` came with 3.15. It also is what
+    keeps a group without new features as fast as the standard library's: what a group may never
+    need is an attribute of the class until it does.
+    """
+
+    def enter(self, parent_task: asyncio.Task[Any] | None = None) -> Self:
+        """Open the group, as `async with` does, for code that has no such block of its own.
+
+        Whoever calls it sees to it that `__aexit__` is awaited, in *parent_task*.
+
+        Args:
+            parent_task: The task in which the body of the group runs: it is cancelled when a child
+                fails. None means the current task.
+
+        Raises:
+            RuntimeError: If the group was entered before, or if there is no parent task.
+
+        .. versionadded:: 0.1
+        """
+        if self._entered:
+            msg = f"TaskGroup {self!r} has already been entered"
+            raise RuntimeError(msg)
+        self._loop = loop = asyncio.get_running_loop()
+        self._parent_task = asyncio.current_task(loop) if parent_task is None else parent_task
+        if self._parent_task is None:
+            msg = f"TaskGroup {self!r} cannot determine the parent task"
+            raise RuntimeError(msg)
+        self._entered = True
+        if not self._limited:
+            self._spawns_in = loop
+        if self._cancel_on_enter:
+            self.cancel()
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self.enter()
+
+    @property
+    def exceptions(self) -> tuple[BaseException, ...]:
+        """The unhandled errors of children so far, the first one first; empty after the exit.
+
+        .. versionadded:: 0.1
+        """
+        return tuple(self._errors or ())
+
+    def cancel(self) -> None:
+        """Stop the group: cancel its body and its children.
+
+        The `async with` then ends without an error, unless something else has failed. Cancelling a
+        group before it is entered cancels it on entry; cancelling it twice, or after its end, does
+        nothing. As `asyncio.TaskGroup.cancel` of Python 3.15.
+
+        Raises:
+            RuntimeError: If the call comes from another thread than the event loop's.
+
+        .. versionadded:: 0.1
+        """
+        if not self._entered:
+            self._cancel_on_enter = True
+        elif self._parent_task is not None:
+            self._check_thread()
+            self._abort()
+            if not self._parent_cancel_requested:
+                self._parent_cancel_requested = True
+                self._parent_task.cancel()
+
+    async def finish(self, *, immediate: bool = False) -> None:
+        """Finish the group from outside of its `async with`: nothing of it is alive afterwards.
+
+        Waits for the foreground children, cancels the background tasks and waits for them, as the
+        exit does; from then on the group takes no children. Errors of children are not raised
+        here: they cancel the parent task as ever, and `__aexit__` raises them. If the waiting task
+        is cancelled, which includes that it is the parent and a child fails, the children are
+        cancelled and awaited first.
+
+        Args:
+            immediate: Cancel the children instead of waiting for them; not the body.
+
+        Raises:
+            RuntimeError: If a child of the group calls it: it would wait for itself.
+
+        .. versionadded:: 0.1
+        """
+        task = asyncio.current_task()
+        if task in self._tasks or task in (self._background or ()):
+            msg = f"{task!r} can't wait for the end of the TaskGroup that it is a child of"
+            raise RuntimeError(msg)
+        cancelled: CancelledError | None = None
+        if immediate:
+            self._abort()
+        while self._tasks or (self._background and self._dismiss()):
+            try:
+                # Not the future itself: a cancelled waiter would cancel it for the others.
+                await asyncio.wait((self._completion(),))
+            except CancelledError as exc:
+                cancelled = exc
+                self._abort()
+        self._close()
+        if cancelled is not None:
+            try:
+                raise cancelled
+            finally:
+                del cancelled
+
+    async def __aexit__(
+        self,
+        et: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> bool:
+        tb = None
+        parent, errors = self._parent_task, self._errors
+        try:
+            # The cancellation to pass on in the end, and the last one that was seen on the way.
+            outer = last = exc if isinstance(exc, CancelledError) else None
+            if exc is not None:
+                self._abort()
+                if self._base_error is None and self._is_base_error(exc):
+                    self._base_error = exc
+            while self._tasks or (self._background and self._dismiss()):
+                future = self._on_completed_fut
+                if future is None or future.done():
+                    future = self._on_completed_fut = self._loop.create_future()
+                try:
+                    await future
+                except CancelledError as cancelled:
+                    last = cancelled
+                    if not self._aborting:
+                        outer = cancelled
+                        self._abort()
+            self._exiting = True
+            self._spawns_in = False
+            if self._base_error is not None:  # KeyboardInterrupt or SystemExit
+                self._report_all_but(self._base_error)
+                raise self._base_error
+            if self._parent_cancel_requested:
+                last = await _undelivered(parent) or last
+                if parent.uncancel() == 0:
+                    outer = None  # it was ours
+                elif outer is None:
+                    outer = last
+            if outer is not None and not errors:
+                raise outer
+            if exc is not None and not isinstance(exc, CancelledError):
+                errors.append(exc)
+            if not errors:
+                return True
+            if parent.cancelling():
+                # Errors go first, but the outer cancellation is not lost: the next await raises it.
+                parent.uncancel()
+                parent.cancel()
+            if len(errors) == 1 and isinstance(exc, GeneratorExit):
+                raise exc  # an async generator that is closed must see it as it is
+            raise BaseExceptionGroup("unhandled errors in a TaskGroup", errors) from None
+        finally:
+            # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it.
+            self._parent_task = None
+            self._errors = self._base_error = None
+            del exc, outer, last, errors, parent
+
+
+async def _undelivered(task: asyncio.Task[Any]) -> CancelledError | None:
+    """Take in a cancellation that the current task was asked for and has not met yet.
+
+    From 3.13 on, uncancel() takes it back. Before, the first await after the group would raise it.
+    """
+    if sys.version_info < (3, 13) and task._must_cancel:
+        try:
+            await asyncio.sleep(0)
+        except CancelledError as exc:
+            return exc
+    return None

@@ -1,0 +1,147 @@
+"""The slots of a group with a concurrency limit, and the children that wait for one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import Context
+from typing import Any, TypeVar, cast
+
+from quattro_core._child import CoroutineOrFunction, close, coroutine_of
+
+T_co = TypeVar("T_co", covariant=True)
+
+_NOT_STARTED: Any = object()
+
+
+class WaitingTask(asyncio.Task[T_co]):
+    """A task that starts when its slot is free, and is a plain `asyncio.Task` from then on.
+
+    A hundred thousand of these may wait, so each is one object: the task itself, of which only the
+    future is initialised until `start`. The coroutine is kept aside, and nothing of it runs, no
+    event loop callback exists and no other task waits for it (a gate coroutine around each child
+    takes three times the memory).
+
+    The methods below are those of `asyncio.Task` that need the other half. They are overridden
+    without exception: on 3.11 and 3.12 some of them crash the interpreter on a task that has no
+    coroutine yet (`Task.get_coro` reads a null pointer).
+    """
+
+    __slots__ = ("_child", "_child_context", "_options")
+
+    def __init__(
+        self,
+        child: CoroutineOrFunction[T_co],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        context: Context,
+        **options: Any,
+    ) -> None:
+        # Future, not super(): a task schedules its first step in Task.__init__.
+        asyncio.Future.__init__(self, loop=loop)
+        self._child = child
+        self._child_context = context
+        self._options = options or None
+
+    def start(self) -> None:
+        """Become a real task. Nothing happens if it was cancelled while it waited."""
+        if self.done():
+            return
+        child, self._child = self._child, _NOT_STARTED
+        # Task.__init__ initialises the future anew and so forgets who waits for it.
+        callbacks = cast("list[tuple[Any, Context]]", getattr(self, "_callbacks", None) or ())
+        asyncio.Task.__init__(
+            self,
+            coroutine_of(child, self._child_context),
+            loop=self.get_loop(),
+            context=self._child_context,
+            **(self._options or {}),
+        )
+        for callback, context in callbacks:
+            self.add_done_callback(callback, context=context)
+
+    @property
+    def _waits(self) -> bool:
+        return self._child is not _NOT_STARTED
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        if not self._waits:
+            return super().cancel(msg)
+        if self.done():
+            return False
+        close(self._child)
+        return asyncio.Future.cancel(self, msg)
+
+    def cancelling(self) -> int:
+        return 0 if self._waits else super().cancelling()
+
+    def uncancel(self) -> int:
+        return 0 if self._waits else super().uncancel()
+
+    def get_name(self) -> str:
+        if not self._waits:
+            return super().get_name()
+        return cast("str", (self._options or {}).get("name") or "waiting")
+
+    def set_name(self, value: object, /) -> None:
+        if self._waits:
+            self._kwargs = {**(self._options or {}), "name": str(value)}
+        else:
+            super().set_name(value)
+
+    def get_coro(self) -> Any:
+        if not self._waits:
+            return super().get_coro()
+        return self._child if asyncio.iscoroutine(self._child) else None
+
+    def get_context(self) -> Context:
+        return self._child_context
+
+    def get_stack(self, *, limit: int | None = None) -> list[Any]:
+        return [] if self._waits else super().get_stack(limit=limit)
+
+    def print_stack(self, *, limit: int | None = None, file: Any = None) -> None:
+        if not self._waits:
+            super().print_stack(limit=limit, file=file)
+
+    def __repr__(self) -> str:
+        if not self._waits:
+            return super().__repr__()
+        state = "cancelled" if self.cancelled() else "waiting"
+        return f"<WaitingTask {state} name={self.get_name()!r} child={self._child!r}>"
+
+
+class Slots:
+    """The slots of a limited group, handed out first come, first served."""
+
+    __slots__ = ("_waiting", "free")
+
+    def __init__(self, limit: int) -> None:
+        self.free = limit
+        self._waiting: deque[WaitingTask[Any]] = deque()
+
+    def take(self) -> bool:
+        """Take a slot; tells whether there was one."""
+        if self.free:
+            self.free -= 1
+            return True
+        return False
+
+    def wait(self, task: WaitingTask[Any]) -> None:
+        """Let a child wait for its turn."""
+        self._waiting.append(task)
+
+    def hand_on(self) -> WaitingTask[Any] | None:
+        """Hand a slot on to the child whose turn it is; if none waits, the slot is free."""
+        while self._waiting:
+            task = self._waiting.popleft()
+            if not task.done():  # else it was cancelled while it waited
+                return task
+        self.free += 1
+        return None
+
+    def cancel(self) -> None:
+        """Cancel every child that waits: their coroutines are closed and never start."""
+        waiting, self._waiting = self._waiting, deque()
+        for task in waiting:
+            task.cancel()

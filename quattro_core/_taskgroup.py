@@ -1,0 +1,193 @@
+"""The task group: how its children are made."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.events import _get_running_loop
+from contextvars import Context, copy_context
+from types import CoroutineType
+from typing import Any, TypeVar
+
+from quattro_core import _child
+from quattro_core._child import CoroutineOrFunction
+from quattro_core._children import CALL_GRAPH
+from quattro_core._lifecycle import Lifecycle
+from quattro_core._slots import Slots, WaitingTask
+
+T = TypeVar("T")
+
+
+class TaskGroup(Lifecycle):
+    """An `asyncio.TaskGroup` with background tasks and a limit on concurrency.
+
+    When the body of the `async with` ends, the group waits for its foreground children
+    (`create_task`) while its background tasks (`create_background_task`) go on, so that a child may
+    rely on its pump to its last line. When no foreground child is left, the background tasks are
+    cancelled, and their clean-up is awaited. No task is alive after the group.
+
+    An unhandled error in the body or in any child cancels all others, each of them once, and comes
+    out in an `ExceptionGroup`.
+
+    Args:
+        concurrency_limit: How many foreground children may run at once; the others wait for their
+            turn, first come, first served. None means no limit. Background tasks don't count.
+
+    Raises:
+        TypeError: If *concurrency_limit* is not an int.
+        ValueError: If *concurrency_limit* is below 1.
+
+    .. versionadded:: 0.1
+    """
+
+    _slots: Slots | None = None
+
+    def __init__(self, *, concurrency_limit: int | None = None) -> None:
+        super().__init__()
+        if concurrency_limit is not None:
+            self._slots = Slots(_checked_limit(concurrency_limit))
+            self._limited = True
+
+    def create_task(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        """Create a task that the group waits for.
+
+        Args:
+            coro: A coroutine, or a function of no arguments that returns one. The function is
+                called at once; in a group with a `concurrency_limit`, when its turn comes. If it
+                raises, that is a failure of the child.
+            name: The name of the task.
+            context: The context that the task runs in; None means a copy of the current one.
+            **kwargs: Whatever else `asyncio.loop.create_task` of this Python takes, such as
+                `eager_start` of 3.14.
+
+        Returns:
+            The task. In a group with a `concurrency_limit` it may be waiting for its turn;
+            cancelling it then means that it never starts.
+
+        Raises:
+            RuntimeError: If the group is not open: not entered, finished, or shutting down after
+                an error; or if the call comes from another thread than the event loop's. The
+                coroutine is closed.
+            TypeError: If *coro* is neither, or a keyword argument is unknown.
+
+        .. versionadded:: 0.1
+        """
+        loop = self._spawns_in
+        # One comparison stands for "entered, not finished, not aborting, no limit, right thread".
+        if _get_running_loop() is not loop or coro.__class__ is not CoroutineType:
+            return self._create_with_care(coro, name=name, context=context, **kwargs)
+        if context is None and not kwargs:
+            task: asyncio.Task[T] = loop.create_task(coro, name=name)  # type: ignore[arg-type,union-attr]
+        else:
+            task = self._make(coro, name=name, context=context, **kwargs)
+        self._tasks.add(task)
+        task.add_done_callback(self._on_task_done)
+        if self._spawns_in is not loop or CALL_GRAPH:
+            self._register(task)
+        return task
+
+    def create_background_task(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        """Create a task that helps the others, such as a pump between queues.
+
+        The group does not wait for it to finish by itself: it is cancelled when no foreground
+        child is left, and its clean-up is awaited. Its unhandled error aborts the group, like any
+        other. It does not count against the `concurrency_limit`.
+
+        Takes, returns and raises what `create_task` does.
+
+        .. versionadded:: 0.1
+        """
+        self._check_open(coro)
+        task = self._make(coro, name=name, context=context, **kwargs)
+        self._register_background(task)
+        return task
+
+    def _create_with_care(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None,
+        context: Context | None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        """Create a task in a group with a limit, or of a function, or raise what is wrong."""
+        self._check_open(coro)
+        slots = self._slots
+        if slots is None:
+            task = self._make(coro, name=name, context=context, **kwargs)
+            task.add_done_callback(self._on_task_done)
+        elif slots.take():
+            # Taken before the task is made: an eager one may come back here at once.
+            try:
+                task = self._make(coro, name=name, context=context, **kwargs)
+            except BaseException:
+                slots.free += 1
+                raise
+            task.add_done_callback(self._on_limited_task_done)
+        else:
+            context = copy_context() if context is None else context
+            if name is not None:
+                kwargs["name"] = name
+            task = WaitingTask(coro, loop=self._loop, context=context, **kwargs)
+            slots.wait(task)
+            return task
+        self._tasks.add(task)
+        self._register(task)
+        return task
+
+    def _make(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None,
+        context: Context | None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        coro = _child.coroutine_of(coro, context)
+        try:
+            return self._loop.create_task(coro, name=name, context=context, **kwargs)
+        except BaseException:
+            coro.close()
+            raise
+
+    def _on_limited_task_done(self, task: asyncio.Task[Any]) -> None:
+        assert self._slots is not None
+        if task.cancelled() or task.exception() is None:
+            successor = self._slots.hand_on()
+        else:
+            # An error aborts the group before its slot is handed on: nothing starts after it (C6).
+            successor = None
+        if successor is not None:
+            successor.start()
+            successor.add_done_callback(self._on_limited_task_done)
+            self._tasks.add(successor)
+            self._register(successor)
+        self._on_task_done(task)
+
+    def _abort(self) -> None:
+        if self._slots is not None and not self._aborting:
+            self._slots.cancel()
+        super()._abort()
+
+
+def _checked_limit(limit: object) -> int:
+    if not isinstance(limit, int) or isinstance(limit, bool):
+        msg = f"concurrency_limit must be an int or None, got {limit!r}"
+        raise TypeError(msg)
+    if limit < 1:
+        msg = f"concurrency_limit must be at least 1, got {limit}"
+        raise ValueError(msg)
+    return limit
