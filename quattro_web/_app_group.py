@@ -1,0 +1,83 @@
+"""The app group, as handlers see it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from quattro_web._app_tasks import AppTasks
+from quattro_web._errors import NoTaskGroupError
+from quattro_web._scope import APP, REQUEST, Connection
+
+T = TypeVar("T")
+
+
+class AppTaskGroup:
+    """The app's task group, for work that outlives the response it is started for.
+
+    `app_task_group` makes one, bound to the request that it was asked for in.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("_origin", "_tasks")
+
+    def __init__(self, tasks: AppTasks, origin: str) -> None:
+        self._tasks = tasks
+        self._origin = origin
+
+    def create_task(
+        self,
+        coro: Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]],
+        *,
+        name: str | None = None,
+        context: Context | None = None,
+    ) -> asyncio.Task[T | None]:
+        """Hand work over to the app: it goes on when the response is complete.
+
+        It is not cancelled with the request, and is waited for when the app shuts down, before the
+        pumps are ended. Its failure is logged, with the request that handed it over, and stops
+        nothing.
+
+        Args:
+            coro: A coroutine, or a function of no arguments that returns one.
+            name: The name of the task, which the log shows; by default the function's.
+            context: The context that it runs in; None means a copy of the current one, so that the
+                request's context variables are seen.
+
+        Returns:
+            The task; its result is None if it failed.
+
+        Raises:
+            RuntimeError: If the app has shut down, or in another thread than the event loop's. The
+                coroutine is closed.
+
+        .. versionadded:: 0.1
+        """
+        return self._tasks.hand_over(coro, origin=self._origin, name=name, context=context)
+
+
+def app_task_group(conn: Connection) -> AppTaskGroup:
+    """Return the app's task group, for work that outlives this request's response.
+
+    Args:
+        conn: The request, the WebSocket, or the ASGI scope.
+
+    Raises:
+        NoTaskGroupError: If the app has none: it is not installed, or its lifespan was not run.
+
+    .. versionadded:: 0.1
+    """
+    request = conn.get(REQUEST)
+    tasks = (request.app_tasks if request is not None else None) or conn.get("state", {}).get(APP)
+    if tasks is None:
+        msg = (
+            "no app task group: call quattro_web.install(app), or give the app "
+            "lifespan=quattro_web.task_group_lifespan(), and run its lifespan (a TestClient does "
+            "so in its with block, httpx.ASGITransport does not)"
+        )
+        raise NoTaskGroupError(msg)
+    origin = f"{conn.get('method', 'WebSocket')} {conn.get('path', '')}"
+    return AppTaskGroup(tasks, origin)

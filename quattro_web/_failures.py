@@ -1,0 +1,110 @@
+"""How the failure of a request is answered: as if its handler had raised it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
+
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope
+from starlette.websockets import WebSocket
+
+from quattro_web._request import RequestTasks
+from quattro_web._scope import Connection
+
+logger = logging.getLogger("quattro_web")
+
+Handler = Callable[[Any, BaseException], Any]
+
+
+async def end(tasks: RequestTasks, receive: Receive, exc: BaseException | None) -> None:
+    """End the group of a request after the app has returned or raised, and answer what failed."""
+    conn, tasks.conn = cast("Connection", tasks.conn), None
+    stopped = isinstance(exc, asyncio.CancelledError)
+    errors = await tasks.close(exc)
+    exc = None
+    if errors:
+        await _answer(errors, tasks, _connection(conn, receive, tasks), receive)
+    elif stopped and conn["type"] == "http" and not tasks.progress.complete:
+        msg = "the request's task group was cancelled before the response was complete"
+        raise RuntimeError(msg)
+    else:
+        await tasks.flush()
+
+
+async def _answer(
+    errors: list[BaseException], tasks: RequestTasks, conn: HTTPConnection, receive: Receive
+) -> None:
+    websocket = conn.scope["type"] == "websocket"
+    cut = tasks.progress.complete or (tasks.progress.started and not websocket)
+    find = partial(_find_handler, conn)
+    try:
+        error = errors[0] if len(errors) == 1 else _one_of(errors, find)
+        handler = None if cut else find(error)
+        if handler is not None:
+            response = await _call(handler, conn, error)
+            if response is None:
+                return
+            if not tasks.progress.started:
+                await response(conn.scope, receive, tasks.forward)
+                return
+        if websocket and tasks.progress.started and not tasks.progress.complete:
+            await tasks.forward({"type": "websocket.close", "code": 1011, "reason": ""})
+        raise error
+    finally:
+        del error, errors
+
+
+def _one_of(errors: list[BaseException], find: Callable[[BaseException], Handler | None]) -> BaseException:
+    """Choose what is answered when several have failed: a bug is never hidden behind a 404."""
+    group = BaseExceptionGroup("several tasks of a request have failed", errors)
+    if find(group) is None and all(find(error) for error in errors):
+        for other in errors[1:]:
+            logger.error("another failure of a request was answered first", exc_info=other)
+        return errors[0]
+    return group
+
+
+def _find_handler(conn: HTTPConnection, error: BaseException) -> Handler | None:
+    """Find the app's exception handler, as Starlette does; the sub-app's own, in a sub-app."""
+    by_class, by_status = conn.scope.get("starlette.exception_handlers", ({}, {}))
+    handler = None
+    if isinstance(error, HTTPException):
+        handler = by_status.get(error.status_code)
+    for cls in type(error).__mro__:
+        handler = handler or by_class.get(cls)
+    return cast("Handler | None", handler)
+
+
+async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) -> Response | None:
+    function: Any = handler
+    while isinstance(function, partial):
+        function = function.func
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(function, "__call__", None)  # noqa: B004
+    )
+    if is_async:
+        return cast("Response | None", await handler(conn, error))
+    return cast("Response | None", await run_in_threadpool(handler, conn, error))
+
+
+def _connection(
+    conn: Connection, receive: Receive, tasks: RequestTasks
+) -> HTTPConnection:
+    """Return what a handler is called with: the object of whoever asked for the group.
+
+    It is the one that has read the body, which a new Request could not read again.
+    """
+    if isinstance(conn, Request | WebSocket):
+        return conn
+    scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
+    if scope["type"] == "websocket":
+        return WebSocket(scope, receive, tasks.forward)
+    return Request(scope, receive, tasks.forward)

@@ -1,0 +1,232 @@
+"""The task group of a request or WebSocket connection, and the gate that holds its response back."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, cast
+
+from quattro_core import TaskGroup
+from starlette.types import Message, Scope, Send
+
+from quattro_web._dependencies import guard_dependencies
+from quattro_web._errors import NoTaskGroupError
+from quattro_web._response import Progress
+from quattro_web._scope import REQUEST, Connection
+
+if TYPE_CHECKING:
+    from quattro_web._app_tasks import AppTasks
+
+
+def request_task_group(conn: Connection) -> TaskGroup:
+    """Return the task group of the current request or WebSocket connection.
+
+    It is the same one wherever it is asked for in the course of the request. What is spawned in it
+    ends before the response is complete: the response waits for its tasks, and its background
+    tasks are cancelled then. An error of a child is answered as if the handler had raised it.
+
+    Args:
+        conn: The request, the WebSocket, or the ASGI scope.
+
+    Raises:
+        NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        RuntimeError: If the response is complete, as it is in Starlette's BackgroundTasks; in a
+            thread, such as that of a ``def`` endpoint; or under another event loop than asyncio's.
+
+    .. versionadded:: 0.1
+    """
+    try:
+        tasks = cast("RequestTasks", conn[REQUEST])
+    except KeyError:
+        msg = (
+            "no task group on this request: call quattro_web.install(app), "
+            "or wrap the ASGI app in quattro_web.TaskGroupMiddleware"
+        )
+        raise NoTaskGroupError(msg) from None
+    return tasks.group or tasks.open_group(conn)
+
+
+class RequestTasks:
+    """One request: its task group, made at first use, and `send`, wrapped to wait for it.
+
+    Until there is a group, it is a few attributes, and its `send` hands back the server's own
+    awaitable. That is what a request costs that starts nothing.
+    """
+
+    # No reference to the scope, which refers to this object: a request without a group must not
+    # leave a cycle to the garbage collector.
+    __slots__ = (
+        "_closed",
+        "_handled_outside",
+        "_held",
+        "_limit",
+        "_parent",
+        "_raised",
+        "_send",
+        "app_tasks",
+        "conn",
+        "group",
+        "progress",
+    )
+
+    def __init__(
+        self, scope: Scope, send: Send, limit: int | None, app_tasks: AppTasks | None
+    ) -> None:
+        self._send = send
+        self._limit = limit
+        self._parent = _current_task()
+        # An exception that is being handled around the app is none of the handler's.
+        self._handled_outside = sys.exception()
+        self._held: Message | None = None
+        self._raised: tuple[int, BaseException] | None = None
+        self._closed = False
+        self.app_tasks = app_tasks
+        self.conn: Connection | None = None
+        self.group: TaskGroup | None = None
+        self.progress = Progress(scope.get("method"))
+
+    def open_group(self, conn: Connection) -> TaskGroup:
+        """Make the group. Its parent is the task of the middleware, whoever asks first."""
+        if self.progress.complete or self._closed:
+            msg = (
+                "the response of this request is complete, and its task group has ended with it: "
+                "hand work that outlives the response to quattro_web.app_task_group(conn)"
+            )
+            raise RuntimeError(msg)
+        if self._parent is None:
+            msg = "the task group of a request needs asyncio: this app runs on another event loop"
+            raise RuntimeError(msg)
+        group = TaskGroup(concurrency_limit=self._limit)
+        try:
+            self.group = group.enter(self._parent)
+        except RuntimeError:
+            msg = (
+                "request_task_group was called in a thread, where no event loop runs: "
+                "make the endpoint or dependency async def"
+            )
+            raise RuntimeError(msg) from None
+        self.conn = conn
+        guard_dependencies(conn, self._leave)
+        return group
+
+    # Sending
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message, as the server's `send`, but not the end of a response before its time."""
+        if self.group is None or self._closed:
+            self.progress.note(message)
+            return self._send(message)
+        return self._send_gated(self.group, message)
+
+    async def _send_gated(self, group: TaskGroup, message: Message) -> None:
+        self._check(group)
+        kind: str = message["type"]
+        if kind.endswith("http.response.start"):
+            raised = sys.exception()
+            if raised is None or raised is self._handled_outside:
+                self._held = message
+                self.progress.expect(message)
+                return
+            # Starlette sends this from its except block: it is the answer to an exception.
+            self._note_raised(group, raised)
+            await self._finish(group, immediate=True)
+        elif kind.startswith(_BODIES):
+            if self.progress.ends_with(message):
+                await self._finish(group)
+            await self.flush()
+        elif kind == "websocket.close":
+            await self._finish(group)
+        await self.forward(message)
+
+    async def flush(self) -> None:
+        """Send the start of the response, if it was held back."""
+        if self._held is not None:
+            start, self._held = self._held, None
+            await self.forward(start)
+
+    async def forward(self, message: Message) -> None:
+        """Send a message as it is."""
+        self.progress.note(message)
+        await self._send(message)
+
+    # Ending
+
+    async def close(self, exc: BaseException | None) -> list[BaseException]:
+        """End the group, in the frame of the middleware.
+
+        Args:
+            exc: What the app has raised.
+
+        Returns:
+            What has failed, in the order in which it did; a cancellation from outside is raised.
+        """
+        group = cast("TaskGroup", self.group)
+        errors: list[BaseException] = []
+        if exc is not None:
+            self._note_raised(group, exc)
+        try:
+            await group.__aexit__(type(exc) if exc else None, exc, None)
+        except BaseExceptionGroup as failed:
+            errors.extend(failed.exceptions)
+        finally:
+            self._closed = True
+            raised, self._raised = self._raised, None
+            exc = None
+        if raised is not None and errors:
+            at, error = raised
+            errors = [other for other in errors if other is not error]
+            errors.insert(at, error)
+        return errors
+
+    async def _leave(self, exc: BaseException | None, *, last: bool) -> None:
+        """End the children on the way out of the handler, before its dependencies close.
+
+        Args:
+            exc: What is raised.
+            last: Whether nothing of the response is left to be made. Until then the children may
+                be its producers, so that nobody can wait for them yet.
+        """
+        group = cast("TaskGroup", self.group)
+        if exc is not None:
+            self._note_raised(group, exc)
+            await group.finish(immediate=True)
+        elif last:
+            await group.finish()
+            self._check(group)
+
+    async def _finish(self, group: TaskGroup, *, immediate: bool = False) -> None:
+        await group.finish(immediate=immediate)
+        self._check(group)
+        self._closed = True
+
+    def _check(self, group: TaskGroup) -> None:
+        """Unwind, as a cancellation, to the frame of the middleware if a child has failed.
+
+        Nothing of the response may leave then. The error itself is not raised here: what is around
+        `send` has seen the start of a response, and would say so instead of answering the error.
+        """
+        if group.exceptions:
+            group.cancel()
+            msg = "a task of the request's task group has failed"
+            raise asyncio.CancelledError(msg)
+
+    def _note_raised(self, group: TaskGroup, exc: BaseException) -> None:
+        if not isinstance(exc, asyncio.CancelledError):
+            at = len(group.exceptions) if self._raised is None else self._raised[0]
+            self._raised = (at, exc)
+
+
+_BODIES = (
+    "http.response.body",
+    "http.response.pathsend",
+    "http.response.zerocopysend",
+    "websocket.http.response.body",
+)
+
+
+def _current_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # trio: no group can be made, and an app that asks for none never knows
+        return None
