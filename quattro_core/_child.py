@@ -2,52 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from contextvars import Context
+from asyncio import iscoroutine
+from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar, cast
 
 T = TypeVar("T")
 
-CoroutineOrFunction = Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]
+CoroutineFunction = Callable[[], Coroutine[Any, Any, T]]
+# 3.11 counts generators as coroutines, and its signatures do.
+CoroutineOrFunction = Coroutine[Any, Any, T] | Generator[Any, None, T] | CoroutineFunction[T]
 
 
 def check(child: object) -> None:
     """Raise TypeError for what is neither a coroutine nor callable."""
-    if not (asyncio.iscoroutine(child) or callable(child)):
+    if not (iscoroutine(child) or callable(child)):
         msg = f"a coroutine was expected, or a function that returns one, got {child!r}"
         raise TypeError(msg)
 
 
-def coroutine_of(
-    child: CoroutineOrFunction[T], context: Context | None = None
-) -> Coroutine[Any, Any, T]:
-    """Return the coroutine to run; a function is called, in *context*, for its coroutine.
-
-    A coroutine is returned for a function that raises, or that returns something else, too: its
-    turn may come long after the caller has gone on, so that the error is the child's.
-    """
-    if asyncio.iscoroutine(child):
+def coroutine_of(child: CoroutineOrFunction[T]) -> Coroutine[Any, Any, T]:
+    """Return the coroutine to run."""
+    if iscoroutine(child):
         return child
-    function = cast("Callable[[], Coroutine[Any, Any, T]]", child)
-    try:
-        coro = function() if context is None else context.run(function)
-        if asyncio.iscoroutine(coro):
-            return coro
-        msg = f"{function!r} returned {coro!r}, not a coroutine"
+    return _call(cast("CoroutineFunction[T]", child))
+
+
+async def _call(function: CoroutineFunction[T]) -> T:
+    # The function is called by the task, not by the group: in the context of the task, as part of
+    # it for `current_task()`, and so that its error is the child's.
+    coro = function()
+    if not iscoroutine(coro):
+        msg = f"{function!r} was expected to return a coroutine, got {coro!r}"
         raise TypeError(msg)
-    except BaseException as exc:
-        return _fail(exc)
-
-
-async def _fail(exc: BaseException) -> Any:
-    try:
-        raise exc
-    finally:
-        del exc
+    return await coro
 
 
 def close(child: CoroutineOrFunction[Any]) -> None:
     """Close a coroutine that will not run, so that no "never awaited" warning is left of it."""
-    if asyncio.iscoroutine(child):
+    if iscoroutine(child):
         child.close()

@@ -9,26 +9,34 @@ from asyncio.events import _get_running_loop
 from typing import Any, Literal
 
 from quattro_core import _child
+from quattro_core._child import CoroutineOrFunction
 
 CALL_GRAPH = sys.version_info >= (3, 14)  # tasks know who waits for them
+
+
+def is_base_error(error: BaseException) -> bool:
+    """Tell whether the error ends the program, and so leaves the group as itself."""
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
 
 
 class Children(asyncio.TaskGroup):
     """The children of a group, in the attributes and under the names of `asyncio.TaskGroup`."""
 
-    # The standard library's attributes, which its constructor sets.
-    _entered: bool
-    _exiting: bool
-    _aborting: bool
-    _loop: asyncio.AbstractEventLoop
-    _parent_task: asyncio.Task[Any]
-    _parent_cancel_requested: bool
+    # The attributes of the standard library's constructor, which is not called: they are here, and
+    # on the group itself from their first change on. That is cheaper, where most never change.
+    _entered = False
+    _exiting = False
+    _aborting = False
+    _parent_cancel_requested = False
+    _cancel_on_enter = False
+    _loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set on entry
+    _parent_task: asyncio.Task[Any] = None  # type: ignore[assignment]  # set on entry
+    _base_error: BaseException | None = None
+    _on_completed_fut: asyncio.Future[None] | None = None
     _tasks: set[asyncio.Task[Any]]
     _errors: list[BaseException]
-    _base_error: BaseException | None
-    _on_completed_fut: asyncio.Future[None] | None
 
-    _cancel_on_enter = False
+    # Ours.
     _limited = False
     # The loop while a plain child may be made at once, else False (no running loop is False).
     _spawns_in: asyncio.AbstractEventLoop | Literal[False] = False
@@ -61,15 +69,18 @@ class Children(asyncio.TaskGroup):
         if error is None:
             return
         self._errors.append(error)
-        if self._base_error is None and self._is_base_error(error):
+        if self._base_error is None and is_base_error(error):
             self._base_error = error
-        if self._parent_task.done():
-            message = f"{task!r} has failed after {self._parent_task!r}, the parent of its TaskGroup"
+        parent = self._parent_task
+        if parent.done():
+            # Only a group that was opened with enter() can outlive the task of its body.
+            message = f"{task!r} has failed after {parent!r}, the parent of its TaskGroup, was done"
             self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
+            self._abort()
         elif not self._aborting:
             self._abort()
             self._parent_cancel_requested = True
-            self._parent_task.cancel()
+            parent.cancel()
 
     # Steps
 
@@ -137,20 +148,16 @@ class Children(asyncio.TaskGroup):
 
     # Refusals
 
-    def _check_open(self, child: object) -> None:
-        """Raise RuntimeError if the group takes no children now."""
+    def _check_open(self, child: CoroutineOrFunction[Any], method: str) -> None:
+        """Raise RuntimeError if the group takes no children now, or not from here."""
         _child.check(child)
         try:
             self._check_state()
+            self._check_thread(method)
         except RuntimeError:
-            # As the standard library of this Python: its own tests await what 3.12 has refused.
-            if sys.version_info >= (3, 13):
+            # Before 3.13 the standard library leaves the coroutine to the caller, who may await it.
+            if sys.version_info >= (3, 13) or (self._entered and not self._is_here()):
                 _child.close(child)
-            raise
-        try:
-            self._check_thread()
-        except RuntimeError:
-            _child.close(child)
             raise
 
     def _check_state(self) -> None:
@@ -164,15 +171,18 @@ class Children(asyncio.TaskGroup):
             return
         raise RuntimeError(msg)
 
-    def _check_thread(self) -> None:
-        if _get_running_loop() is not self._loop:
-            msg = _WRONG_THREAD.format(thread=threading.current_thread().name)
-            raise RuntimeError(msg)
+    def _is_here(self) -> bool:
+        return _get_running_loop() is self._loop
+
+    def _check_thread(self, method: str) -> None:
+        if not self._is_here():
+            thread = threading.current_thread().name
+            raise RuntimeError(_WRONG_THREAD.format(thread=thread, method=method))
 
 
 _WRONG_THREAD = (
-    "a TaskGroup was used in thread {thread!r}, which is not that of its event loop. "
-    "Call anyio.from_thread.run_sync(group.create_task, function) in a thread that anyio started, "
-    "such as that of a def endpoint of Starlette or FastAPI (or make it async def), "
-    "and loop.call_soon_threadsafe(group.create_task, function) in any other."
+    "TaskGroup.{method} was called in thread {thread!r}, which is not that of its event loop. Call "
+    "anyio.from_thread.run_sync(group.{method}, ...) instead in a thread that anyio started, such "
+    "as that of a def endpoint of Starlette or FastAPI (or make the endpoint async def), and "
+    "loop.call_soon_threadsafe(group.{method}, ...) in any other."
 )

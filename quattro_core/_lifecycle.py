@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio import CancelledError
+from asyncio import CancelledError, current_task, get_running_loop
 from types import TracebackType
 from typing import Any, Self
 
-from quattro_core._children import Children
+from quattro_core._children import Children, is_base_error
 
 
 class Lifecycle(Children):
@@ -39,11 +39,13 @@ class Lifecycle(Children):
         if self._entered:
             msg = f"TaskGroup {self!r} has already been entered"
             raise RuntimeError(msg)
-        self._loop = loop = asyncio.get_running_loop()
-        self._parent_task = asyncio.current_task(loop) if parent_task is None else parent_task
-        if self._parent_task is None:
-            msg = f"TaskGroup {self!r} cannot determine the parent task"
-            raise RuntimeError(msg)
+        self._loop = loop = get_running_loop()
+        if parent_task is None:
+            parent_task = current_task(loop)
+            if parent_task is None:
+                msg = f"TaskGroup {self!r} cannot determine the parent task"
+                raise RuntimeError(msg)
+        self._parent_task = parent_task
         self._entered = True
         if not self._limited:
             self._spawns_in = loop
@@ -77,7 +79,7 @@ class Lifecycle(Children):
         if not self._entered:
             self._cancel_on_enter = True
         elif self._parent_task is not None:
-            self._check_thread()
+            self._check_thread("cancel")
             self._abort()
             if not self._parent_cancel_requested:
                 self._parent_cancel_requested = True
@@ -88,19 +90,23 @@ class Lifecycle(Children):
 
         Waits for the foreground children, cancels the background tasks and waits for them, as the
         exit does; from then on the group takes no children. Errors of children are not raised
-        here: they cancel the parent task as ever, and `__aexit__` raises them. If the waiting task
-        is cancelled, which includes that it is the parent and a child fails, the children are
-        cancelled and awaited first.
+        here: `__aexit__` raises them, and the first one cancels the parent task as ever, unless
+        the children are being cancelled already. If the waiting task is cancelled, which includes
+        that it is the parent and a child fails, the children are cancelled and awaited first.
 
         Args:
             immediate: Cancel the children instead of waiting for them; not the body.
 
         Raises:
-            RuntimeError: If a child of the group calls it: it would wait for itself.
+            RuntimeError: If a child of the group calls it: it would wait for itself. If the group
+                was not entered.
 
         .. versionadded:: 0.1
         """
-        task = asyncio.current_task()
+        if not self._entered:
+            msg = f"TaskGroup {self!r} has not been entered"
+            raise RuntimeError(msg)
+        task = current_task()
         if task in self._tasks or task in (self._background or ()):
             msg = f"{task!r} can't wait for the end of the TaskGroup that it is a child of"
             raise RuntimeError(msg)
@@ -121,7 +127,7 @@ class Lifecycle(Children):
             finally:
                 del cancelled
 
-    async def __aexit__(
+    async def __aexit__(  # type: ignore[override]
         self,
         et: type[BaseException] | None,
         exc: BaseException | None,
@@ -131,10 +137,12 @@ class Lifecycle(Children):
         parent, errors = self._parent_task, self._errors
         try:
             # The cancellation to pass on in the end, and the last one that was seen on the way.
-            outer = last = exc if isinstance(exc, CancelledError) else None
+            outer = last = None
             if exc is not None:
                 self._abort()
-                if self._base_error is None and self._is_base_error(exc):
+                if isinstance(exc, CancelledError):
+                    outer = last = exc
+                elif self._base_error is None and is_base_error(exc):
                     self._base_error = exc
             while self._tasks or (self._background and self._dismiss()):
                 future = self._on_completed_fut
@@ -173,8 +181,7 @@ class Lifecycle(Children):
             raise BaseExceptionGroup("unhandled errors in a TaskGroup", errors) from None
         finally:
             # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it.
-            self._parent_task = None
-            self._errors = self._base_error = None
+            self._parent_task = self._errors = self._base_error = None  # type: ignore[assignment]
             del exc, outer, last, errors, parent
 
 
@@ -183,7 +190,7 @@ async def _undelivered(task: asyncio.Task[Any]) -> CancelledError | None:
 
     From 3.13 on, uncancel() takes it back. Before, the first await after the group would raise it.
     """
-    if sys.version_info < (3, 13) and task._must_cancel:
+    if sys.version_info < (3, 13) and getattr(task, "_must_cancel", False):
         try:
             await asyncio.sleep(0)
         except CancelledError as exc:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 from collections import deque
+from collections.abc import Iterable
 from contextvars import Context
+from itertools import count
 from typing import Any, TypeVar, cast
 
 from quattro_core._child import CoroutineOrFunction, close, coroutine_of
 
 T_co = TypeVar("T_co", covariant=True)
 
-_NOT_STARTED: Any = object()
+_STARTED: Any = object()
+_numbers = count(1)
 
 
 class WaitingTask(asyncio.Task[T_co]):
@@ -20,7 +25,7 @@ class WaitingTask(asyncio.Task[T_co]):
     A hundred thousand of these may wait, so each is one object: the task itself, of which only the
     future is initialised until `start`. The coroutine is kept aside, and nothing of it runs, no
     event loop callback exists and no other task waits for it (a gate coroutine around each child
-    takes three times the memory).
+    takes three times the memory). The loop's task factory is not asked.
 
     The methods below are those of `asyncio.Task` that need the other half. They are overridden
     without exception: on 3.11 and 3.12 some of them crash the interpreter on a task that has no
@@ -35,24 +40,22 @@ class WaitingTask(asyncio.Task[T_co]):
         *,
         loop: asyncio.AbstractEventLoop,
         context: Context,
-        **options: Any,
+        options: dict[str, Any] | None = None,
     ) -> None:
         # Future, not super(): a task schedules its first step in Task.__init__.
         asyncio.Future.__init__(self, loop=loop)
         self._child = child
         self._child_context = context
-        self._options = options or None
+        self._options = options
 
     def start(self) -> None:
-        """Become a real task. Nothing happens if it was cancelled while it waited."""
-        if self.done():
-            return
-        child, self._child = self._child, _NOT_STARTED
+        """Become a real task. Must not be called on a task that was cancelled while it waited."""
+        child, self._child = self._child, _STARTED
         # Task.__init__ initialises the future anew and so forgets who waits for it.
         callbacks = cast("list[tuple[Any, Context]]", getattr(self, "_callbacks", None) or ())
         asyncio.Task.__init__(
             self,
-            coroutine_of(child, self._child_context),
+            coroutine_of(child),
             loop=self.get_loop(),
             context=self._child_context,
             **(self._options or {}),
@@ -62,7 +65,7 @@ class WaitingTask(asyncio.Task[T_co]):
 
     @property
     def _waits(self) -> bool:
-        return self._child is not _NOT_STARTED
+        return self._child is not _STARTED
 
     def cancel(self, msg: Any | None = None) -> bool:
         if not self._waits:
@@ -73,19 +76,22 @@ class WaitingTask(asyncio.Task[T_co]):
         return asyncio.Future.cancel(self, msg)
 
     def cancelling(self) -> int:
-        return 0 if self._waits else super().cancelling()
+        return int(self.cancelled()) if self._waits else super().cancelling()
 
     def uncancel(self) -> int:
-        return 0 if self._waits else super().uncancel()
+        return self.cancelling() if self._waits else super().uncancel()
 
     def get_name(self) -> str:
         if not self._waits:
             return super().get_name()
-        return cast("str", (self._options or {}).get("name") or "waiting")
+        if self._options is None or "name" not in self._options:
+            # Made when somebody asks, to save the memory; kept, so that a log names it alike.
+            self.set_name(f"Task-waiting-{next(_numbers)}")
+        return cast("dict[str, str]", self._options)["name"]
 
     def set_name(self, value: object, /) -> None:
         if self._waits:
-            self._kwargs = {**(self._options or {}), "name": str(value)}
+            self._options = {**(self._options or {}), "name": str(value)}
         else:
             super().set_name(value)
 
@@ -145,3 +151,15 @@ class Slots:
         waiting, self._waiting = self._waiting, deque()
         for task in waiting:
             task.cancel()
+
+
+def check_options(options: Iterable[str]) -> None:
+    """Raise TypeError for what `asyncio.loop.create_task` would refuse when a child starts.
+
+    By then it would be too late: nobody is there to catch it.
+    """
+    known = inspect.signature(asyncio.Task).parameters if sys.version_info >= (3, 14) else ()
+    for option in options:
+        if option not in known:
+            msg = f"create_task() got an unexpected keyword argument {option!r}"
+            raise TypeError(msg)

@@ -12,7 +12,7 @@ from quattro_core import _child
 from quattro_core._child import CoroutineOrFunction
 from quattro_core._children import CALL_GRAPH
 from quattro_core._lifecycle import Lifecycle
-from quattro_core._slots import Slots, WaitingTask
+from quattro_core._slots import Slots, WaitingTask, check_options
 
 T = TypeVar("T")
 
@@ -42,7 +42,8 @@ class TaskGroup(Lifecycle):
     _slots: Slots | None = None
 
     def __init__(self, *, concurrency_limit: int | None = None) -> None:
-        super().__init__()
+        self._tasks = set()
+        self._errors = []
         if concurrency_limit is not None:
             self._slots = Slots(_checked_limit(concurrency_limit))
             self._limited = True
@@ -59,8 +60,7 @@ class TaskGroup(Lifecycle):
 
         Args:
             coro: A coroutine, or a function of no arguments that returns one. The function is
-                called at once; in a group with a `concurrency_limit`, when its turn comes. If it
-                raises, that is a failure of the child.
+                called by the task when it starts. If it raises, that is a failure of the child.
             name: The name of the task.
             context: The context that the task runs in; None means a copy of the current one.
             **kwargs: Whatever else `asyncio.loop.create_task` of this Python takes, such as
@@ -72,7 +72,7 @@ class TaskGroup(Lifecycle):
 
         Raises:
             RuntimeError: If the group is not open: not entered, finished, or shutting down after
-                an error; or if the call comes from another thread than the event loop's. The
+                an error. If the call comes from another thread than the event loop's: the
                 coroutine is closed.
             TypeError: If *coro* is neither, or a keyword argument is unknown.
 
@@ -83,7 +83,7 @@ class TaskGroup(Lifecycle):
         if _get_running_loop() is not loop or coro.__class__ is not CoroutineType:
             return self._create_with_care(coro, name=name, context=context, **kwargs)
         if context is None and not kwargs:
-            task: asyncio.Task[T] = loop.create_task(coro, name=name)  # type: ignore[arg-type,union-attr]
+            task: asyncio.Task[T] = loop.create_task(coro, name=name)
         else:
             task = self._make(coro, name=name, context=context, **kwargs)
         self._tasks.add(task)
@@ -110,7 +110,7 @@ class TaskGroup(Lifecycle):
 
         .. versionadded:: 0.1
         """
-        self._check_open(coro)
+        self._check_open(coro, "create_background_task")
         task = self._make(coro, name=name, context=context, **kwargs)
         self._register_background(task)
         return task
@@ -124,7 +124,7 @@ class TaskGroup(Lifecycle):
         **kwargs: Any,
     ) -> asyncio.Task[T]:
         """Create a task in a group with a limit, or of a function, or raise what is wrong."""
-        self._check_open(coro)
+        self._check_open(coro, "create_task")
         slots = self._slots
         if slots is None:
             task = self._make(coro, name=name, context=context, **kwargs)
@@ -138,14 +138,30 @@ class TaskGroup(Lifecycle):
                 raise
             task.add_done_callback(self._on_limited_task_done)
         else:
-            context = copy_context() if context is None else context
-            if name is not None:
-                kwargs["name"] = name
-            task = WaitingTask(coro, loop=self._loop, context=context, **kwargs)
-            slots.wait(task)
-            return task
+            return self._queue(slots, coro, name=name, context=context, **kwargs)
         self._tasks.add(task)
         self._register(task)
+        return task
+
+    def _queue(
+        self,
+        slots: Slots,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None,
+        context: Context | None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        try:
+            check_options(kwargs)
+        except TypeError:
+            _child.close(coro)
+            raise
+        if name is not None:
+            kwargs["name"] = name
+        context = copy_context() if context is None else context
+        task = WaitingTask(coro, loop=self._loop, context=context, options=kwargs or None)
+        slots.wait(task)
         return task
 
     def _make(
@@ -156,7 +172,7 @@ class TaskGroup(Lifecycle):
         context: Context | None,
         **kwargs: Any,
     ) -> asyncio.Task[T]:
-        coro = _child.coroutine_of(coro, context)
+        coro = _child.coroutine_of(coro)
         try:
             return self._loop.create_task(coro, name=name, context=context, **kwargs)
         except BaseException:
