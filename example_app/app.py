@@ -1,0 +1,29 @@
+"""How the board is put together."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from example_app import demo, routes, streams
+from example_app.limits import BodyLimit
+from example_app.pumps import broadcaster, prober, recorder
+from example_app.settings import Settings
+from example_app.state import open_state
+from quattro_web import install
+
+CHECKS_AT_ONCE = 10
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """Return the app; without settings, those of the environment."""
+    # The interactive documentation would load its scripts from elsewhere.
+    app = FastAPI(title="Status board", lifespan=open_state, docs_url=None, redoc_url=None)
+    app.state.settings = settings or Settings.from_environment()
+    app.include_router(routes.router)
+    app.include_router(streams.router)
+    app.include_router(demo.router)
+    app.mount("/static", StaticFiles(directory=routes.STATIC))
+    app.add_middleware(BodyLimit)
+    install(app, pumps=[prober, recorder, broadcaster], concurrency_limit=CHECKS_AT_ONCE)
+    return app

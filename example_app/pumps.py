@@ -1,0 +1,60 @@
+"""What runs as long as the app does.
+
+Each pump is an endless loop, and none of them has any code to start or stop it: the app's task
+group starts them when the state is open, and cancels them before it is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from example_app.probe import Result
+from example_app.state import State, probe_and_report
+from quattro_core import TaskGroup
+
+PROBES_AT_ONCE = 10
+
+
+async def prober(state: State) -> None:
+    """Probe all targets every few seconds, a few at a time."""
+    board = state["board"]
+    while True:
+        # A server on its way out takes no connections: it must not report itself as down.
+        if not board.closed:
+            async with TaskGroup(concurrency_limit=PROBES_AT_ONCE) as tg:
+                for target in list(board.targets.values()):
+                    tg.create_task(probe_and_report(state, target))
+        await asyncio.sleep(state["settings"].interval)
+
+
+async def recorder(state: State) -> None:
+    """Write results into the database, as many at once as have come in meanwhile.
+
+    When it is cancelled it writes what is left, including the batch that it was writing: each
+    result has an id, so that none is recorded twice.
+    """
+    queue, store = state["to_record"], state["store"]
+    batch: list[Result] = []
+    try:
+        while True:
+            batch.append(await queue.get())
+            batch += _drain(queue)
+            await store.save(batch)
+            batch.clear()
+    finally:
+        while batch := batch + _drain(queue):
+            await store.save(batch)
+            batch = []
+
+
+async def broadcaster(state: State) -> None:
+    """Show every result to all subscribers."""
+    while True:
+        state["board"].publish(await state["to_show"].get())
+
+
+def _drain(queue: asyncio.Queue[Result]) -> list[Result]:
+    results = []
+    while not queue.empty():
+        results.append(queue.get_nowait())
+    return results

@@ -1,0 +1,82 @@
+"""What a request may follow: the whole board as server-sent events, one target by WebSocket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from fastapi import APIRouter, WebSocket, WebSocketException, status
+from fastapi.responses import StreamingResponse
+
+from example_app.board import Board, Event, Row, Snapshot, Subscription
+from example_app.probe import Result
+from example_app.state import AppState
+from quattro_web.fastapi import RequestTaskGroup
+
+HEARTBEAT = 15.0
+RETRY_MS = 1000
+NAMES: dict[type[Event], str] = {Snapshot: "snapshot", Row: "target", Result: "result"}
+
+router = APIRouter()
+
+
+@router.get("/events")
+async def events(tg: RequestTaskGroup, state: AppState) -> StreamingResponse:
+    """Stream what happens on the board, beginning with a snapshot of it.
+
+    The feeder is a background task of the request: it is gone as soon as the browser is.
+    """
+    chunks: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
+    tg.create_background_task(_feed(state["board"], chunks))
+    return StreamingResponse(
+        _chunks(chunks),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _feed(board: Board, chunks: asyncio.Queue[str | None]) -> None:
+    await chunks.put(f"retry: {RETRY_MS}\n\n")
+    with board.subscribe() as subscription:
+        while True:
+            try:
+                async with asyncio.timeout(HEARTBEAT):
+                    event = await subscription.next()
+            except TimeoutError:
+                await chunks.put("event: heartbeat\ndata: {}\n\n")
+                continue
+            if event is None:
+                break
+            await chunks.put(f"event: {NAMES[type(event)]}\ndata: {event.model_dump_json()}\n\n")
+    await chunks.put(None)
+
+
+async def _chunks(chunks: asyncio.Queue[str | None]) -> AsyncIterator[str]:
+    while (chunk := await chunks.get()) is not None:
+        yield chunk
+
+
+@router.websocket("/follow/{name}")
+async def follow(websocket: WebSocket, name: str, tg: RequestTaskGroup, state: AppState) -> None:
+    """Send the latest result of one target, and then each new one, until the client leaves."""
+    board = state["board"]
+    if name not in board.targets:
+        raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no target of that name")
+    await websocket.accept()
+    with board.subscribe() as subscription:
+        tg.create_background_task(_send_results(websocket, name, subscription))
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass  # a client has nothing to say: the loop ends when it leaves
+
+
+async def _send_results(websocket: WebSocket, name: str, subscription: Subscription) -> None:
+    while (event := await subscription.next()) is not None:
+        for result in _results(event, name):
+            await websocket.send_text(result.model_dump_json())
+    await websocket.close(status.WS_1012_SERVICE_RESTART)
+
+
+def _results(event: Event, name: str) -> list[Result]:
+    if isinstance(event, Snapshot):
+        return next((row.recent[-1:] for row in event.rows if row.target.name == name), [])
+    return [event] if isinstance(event, Result) and event.target == name else []
