@@ -11,7 +11,7 @@ from quattro_web import _failures
 from quattro_web._app_tasks import AppTasks
 from quattro_web._lifespan import serve_lifespan
 from quattro_web._pumps import PumpFunction, checked_pumps
-from quattro_web._request import RequestTasks
+from quattro_web._request import EndedRequest, RequestTasks
 from quattro_web._scope import REQUEST
 
 
@@ -43,31 +43,33 @@ class TaskGroupMiddleware:
         self.app = app
         self._pumps = checked_pumps(pumps)
         self._limit = concurrency_limit
-        self._app_tasks: AppTasks | None = None
+        self._ended = EndedRequest(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
         kind = scope["type"]
         if kind == "lifespan":
-            self._app_tasks = AppTasks(self._pumps)
-            await serve_lifespan(self.app, self._app_tasks, scope, receive, send)
+            app_tasks = AppTasks(self._pumps)
+            self._ended = EndedRequest(app_tasks)
+            await serve_lifespan(self.app, app_tasks, scope, receive, send)
             return
-        outer: RequestTasks | None = scope.get(REQUEST)
+        outer: RequestTasks | EndedRequest | None = scope.get(REQUEST)
         if kind not in ("http", "websocket") or (outer is not None and outer.group is not None):
             await self.app(scope, receive, send)
             return
         # In a sub-app with a middleware of its own, this one is nearer to the handler: it answers.
-        app_tasks = self._app_tasks if outer is None else self._app_tasks or outer.app_tasks
+        app_tasks = self._ended.app_tasks or (outer and outer.app_tasks)
         tasks = scope[REQUEST] = RequestTasks(scope, send, self._limit, app_tasks)
         error: BaseException | None = None
         try:
-            await self.app(scope, receive, tasks.send)
-        except BaseException as exc:
-            if tasks.group is None:
-                raise
-            error = exc
-        try:
+            try:
+                await self.app(scope, receive, tasks.send)
+            except BaseException as exc:
+                if tasks.group is None:
+                    raise
+                error = exc
             if tasks.group is not None:
                 await _failures.end(tasks, receive, error)
         finally:
+            scope[REQUEST] = outer or self._ended
             del error

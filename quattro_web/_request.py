@@ -37,7 +37,7 @@ def request_task_group(conn: Connection) -> TaskGroup:
     .. versionadded:: 0.1
     """
     try:
-        tasks = cast("RequestTasks", conn[REQUEST])
+        tasks = cast("RequestTasks | EndedRequest", conn[REQUEST])
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "
@@ -54,8 +54,6 @@ class RequestTasks:
     awaitable. That is what a request costs that starts nothing.
     """
 
-    # No reference to the scope, which refers to this object: a request without a group must not
-    # leave a cycle to the garbage collector.
     __slots__ = (
         "_closed",
         "_handled_outside",
@@ -89,11 +87,7 @@ class RequestTasks:
     def open_group(self, conn: Connection) -> TaskGroup:
         """Make the group. Its parent is the task of the middleware, whoever asks first."""
         if self.progress.complete or self._closed:
-            msg = (
-                "the response of this request is complete, and its task group has ended with it: "
-                "hand work that outlives the response to quattro_web.app_task_group(conn)"
-            )
-            raise RuntimeError(msg)
+            raise RuntimeError(_COMPLETE)
         if self._parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
@@ -216,6 +210,30 @@ class RequestTasks:
             at = len(group.exceptions) if self._raised is None else self._raised[0]
             self._raised = (at, exc)
 
+
+class EndedRequest:
+    """What stays in the scope of a request that has ended.
+
+    Not the `RequestTasks`: it refers to the server's `send`, which commonly refers to the scope, so
+    that each request would leave a cycle to the garbage collector.
+    """
+
+    __slots__ = ("app_tasks",)
+
+    group = None
+
+    def __init__(self, app_tasks: AppTasks | None) -> None:
+        self.app_tasks = app_tasks
+
+    def open_group(self, conn: Connection) -> TaskGroup:
+        """Refuse."""
+        raise RuntimeError(_COMPLETE)
+
+
+_COMPLETE = (
+    "the response of this request is complete, and its task group has ended with it: "
+    "hand work that outlives the response to quattro_web.app_task_group(conn)"
+)
 
 _BODIES = (
     "http.response.body",

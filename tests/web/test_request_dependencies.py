@@ -1,0 +1,271 @@
+"""Children have ended before any dependency of their handler closes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from fastapi.responses import StreamingResponse
+from quattro_web import install, request_task_group
+from quattro_web.fastapi import RequestTaskGroup
+from starlette.requests import Request
+
+from tests.support.asgi import Socket, get, run
+
+log: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> Iterator[None]:
+    log.clear()
+    yield
+    log.clear()
+
+
+async def request_session() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        log.append("request session closed")
+
+
+async def function_session() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        log.append("function session closed")
+
+
+async def child() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        log.append("child ended")
+
+
+RequestSession = Annotated[None, Depends(request_session)]
+FunctionSession = Annotated[None, Depends(function_session, scope="function")]
+
+
+def test_handler_that_raises_cancels_its_children() -> None:
+    """R3: HTTPException in the handler: its children are cancelled, not awaited (trap: slow 403)."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child ended", "start 403", 'body {"detail":"Forbidden"}']
+
+
+@pytest.mark.parametrize("first", ["group", "sessions"])
+@pytest.mark.parametrize("error", [HTTPException(403), ZeroDivisionError()])
+def test_children_end_before_dependencies_close(first: str, error: Exception) -> None:
+    """R3: They end before any dependency closes, in any order of parameters (trap: closed session)."""
+    app = FastAPI()
+
+    async def fail(tg: Any) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise error
+
+    if first == "group":
+
+        @app.get("/")
+        async def handler(tg: RequestTaskGroup, a: RequestSession, b: FunctionSession) -> None:
+            await fail(tg)
+    else:
+
+        @app.get("/")
+        async def other(b: FunctionSession, a: RequestSession, tg: RequestTaskGroup) -> None:
+            await fail(tg)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "function session closed", "request session closed"]
+
+
+def test_child_of_a_dependency_ends_before_those_opened_later() -> None:
+    """R3: A child that a dependency has spawned ends before those that were opened after it."""
+    app = FastAPI()
+
+    async def spawning(tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+
+    @app.get("/")
+    async def handler(
+        s: Annotated[None, Depends(spawning)], a: RequestSession, b: FunctionSession
+    ) -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "function session closed", "request session closed"]
+
+
+@pytest.mark.parametrize("when", ["handler runs", "handler has returned"])
+def test_failing_child_ends_its_siblings_first(when: str) -> None:
+    """R3, R4: A child fails: its siblings end, then dependencies close, then it is answered."""
+    app = FastAPI()
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(404)
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        tg.create_task(fails())
+        if when == "handler runs":
+            await asyncio.Event().wait()
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "request session closed", "start 404"]
+
+
+def test_children_of_a_stream_end_before_its_session_closes() -> None:
+    """R3: The children that produce a stream end before the session that they use closes."""
+    app = FastAPI()
+
+    async def produce(queue: "asyncio.Queue[str | None]") -> None:
+        for item in ["a", "b", None]:
+            await queue.put(item)
+        await asyncio.sleep(0)
+        log.append("producer ended")
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> StreamingResponse:
+        queue: asyncio.Queue[str | None] = asyncio.Queue(1)
+        tg.create_task(produce(queue))
+
+        async def chunks() -> AsyncIterator[str]:
+            while (item := await queue.get()) is not None:
+                yield item
+
+        return StreamingResponse(chunks())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == [
+        "start 200",
+        "chunk a",
+        "chunk b",
+        "producer ended",
+        "body",
+        "request session closed",
+    ]
+
+
+def test_clean_up_that_fails_is_not_lost() -> None:
+    """R4: A bug in a child that the handler's 403 has cancelled is not hidden behind the 403."""
+    app = FastAPI()
+
+    async def fails_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(fails_to_end())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    exchange = run(get(app, log=log))
+    assert log == ["request session closed", "start 500", "body Internal Server Error",
+                   "raised ExceptionGroup"]  # fmt: skip
+    assert isinstance(exchange.error, ExceptionGroup)
+    assert [type(each) for each in exchange.error.exceptions] == [HTTPException, ZeroDivisionError]
+
+
+def test_dependency_that_answers_for_the_handler() -> None:
+    """R3: A dependency may turn the handler's error into another one, which is answered."""
+    app = FastAPI()
+
+    async def translating() -> AsyncIterator[None]:
+        try:
+            yield
+        except ZeroDivisionError:
+            raise HTTPException(409) from None
+
+    @app.get("/")
+    async def handler(a: Annotated[None, Depends(translating)], tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:2] == ["child ended", "start 409"]
+
+
+def test_websocket_children_end_before_dependencies_close() -> None:
+    """R3, R6: The children of a WebSocket end before its dependencies close."""
+    app = FastAPI()
+
+    async def works() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        log.append("child ended")
+
+    @app.websocket("/")
+    async def handler(
+        websocket: WebSocket, tg: RequestTaskGroup, a: RequestSession, b: FunctionSession
+    ) -> None:
+        await websocket.accept()
+        tg.create_task(works())
+
+    install(app)
+    run(Socket(app, log=log).run())
+    assert log == [
+        "accept",
+        "child ended",
+        "function session closed",
+        "request session closed",
+    ]
+
+
+def test_nothing_is_left_of_the_guard() -> None:
+    """R9: The request leaves no reference cycle: its scope is freed at once, with its stacks."""
+    import gc
+    import weakref
+
+    class Marker:
+        pass
+
+    app = FastAPI()
+    seen: list[weakref.ref[Marker]] = []
+
+    @app.get("/")
+    async def handler(request: Request, a: RequestSession, tg: RequestTaskGroup) -> None:
+        marker = request.scope["marker"] = Marker()
+        seen.append(weakref.ref(marker))
+        await request_task_group(request).create_task(asyncio.sleep(0))
+
+    install(app)
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            await asyncio.create_task(_once(app))
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+
+    run(main())
+
+
+async def _once(app: FastAPI) -> None:
+    exchange = await get(app)
+    assert exchange.status == 200

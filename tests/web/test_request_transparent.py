@@ -1,0 +1,135 @@
+"""An app that does not ask for its group does not notice the middleware."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+
+import pytest
+import trio
+from quattro_web import TaskGroupMiddleware, request_task_group
+from starlette.types import Message, Receive, Scope, Send
+
+from tests.support.asgi import get, run
+
+
+async def hello(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+def test_under_trio() -> None:
+    """R10: Under trio, an app that asks for no group works; one that asks is told why not."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def asking(scope: Scope, receive: Receive, send: Send) -> None:
+        with pytest.raises(RuntimeError, match="asyncio"):
+            request_task_group(scope)
+        await hello(scope, receive, send)
+
+    for app in (hello, asking):
+        trio.run(TaskGroupMiddleware(app), {"type": "http", "method": "GET"}, receive, send)
+    assert [message["type"] for message in sent] == [
+        "http.response.start",
+        "http.response.body",
+    ] * 2
+
+
+def test_send_is_the_servers_own_awaitable() -> None:
+    """R9: While there is no group, send() hands back the server's awaitable, which need not be a
+    coroutine (granian's is not), and no task is made."""
+    made: list[asyncio.Future[None]] = []
+
+    def send(message: Message) -> Awaitable[None]:
+        made.append(asyncio.get_running_loop().create_future())
+        made[-1].set_result(None)
+        return made[-1]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert send({"type": "http.response.start", "status": 200, "headers": []}) is made[-1]
+
+    async def receive() -> Message:
+        raise AssertionError
+
+    async def main() -> None:
+        await TaskGroupMiddleware(app)({"type": "http", "method": "GET"}, receive, send)
+
+    run(main())
+
+
+def test_base_exception_leaves_as_itself() -> None:
+    """R10: A BaseException of the app leaves as itself, with and without a group."""
+
+    class Base(BaseException):
+        pass
+
+    for asks in (True, False):
+        error = Base()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if asks:
+                request_task_group(scope)
+            raise error
+
+        async def main(app: TaskGroupMiddleware) -> None:
+            with pytest.raises(Base) as caught:
+                await get(app)
+            assert caught.value is error
+
+        run(main(TaskGroupMiddleware(app)))
+
+
+def test_exception_leaves_with_its_context() -> None:
+    """R10: An exception of the app leaves as it is: its cause and context are not ours."""
+    cause = KeyError("cause")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        raise ValueError from cause
+
+    exchange = run(get(TaskGroupMiddleware(app)))
+    assert isinstance(exchange.error, ValueError)
+    assert exchange.error.__cause__ is cause
+    assert exchange.error.__context__ is None
+
+
+def test_app_called_from_an_except_block() -> None:
+    """R10: What is being handled around the app is not taken for an error of its handler."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            await asyncio.sleep(0)
+            log.append("child")
+
+        request_task_group(scope).create_task(child())
+        await hello(scope, receive, send)
+
+    async def retrying(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            raise KeyError
+        except KeyError:
+            assert sys.exception() is not None
+            await TaskGroupMiddleware(app)(scope, receive, send)
+
+    run(get(retrying, log=log))
+    assert log == ["child", "start 200", "body hello"]
+
+
+def test_other_scope_types_pass() -> None:
+    """R10: What is neither HTTP nor a WebSocket passes untouched."""
+    seen: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["type"])
+
+    async def nothing(*_: object) -> Message:
+        raise AssertionError
+
+    run(TaskGroupMiddleware(app)({"type": "custom"}, nothing, nothing))
+    assert seen == ["custom"]
