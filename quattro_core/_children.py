@@ -29,6 +29,9 @@ class Children(asyncio.TaskGroup):
     _aborting = False
     _parent_cancel_requested = False
     _cancel_on_enter = False
+    # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
+    # await it. A group that was opened by `enter` is no drop-in for one, and never does.
+    _closes_refused = sys.version_info >= (3, 13)
     _loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set on entry
     _parent_task: asyncio.Task[Any] = None  # type: ignore[assignment]  # set on entry
     _base_error: BaseException | None = None
@@ -155,8 +158,7 @@ class Children(asyncio.TaskGroup):
             self._check_state()
             self._check_thread(method)
         except RuntimeError:
-            # Before 3.13 the standard library leaves the coroutine to the caller, who may await it.
-            if sys.version_info >= (3, 13) or (self._entered and not self._is_here()):
+            if self._closes_refused or (self._entered and not self._is_here()):
                 _child.close(child)
             raise
 

@@ -47,6 +47,8 @@ class Lifecycle(Children):
                 raise RuntimeError(msg)
         self._parent_task = parent_task
         self._entered = True
+        if parent_task is not None:
+            self._closes_refused = True
         if not self._limited:
             self._spawns_in = loop
         if self._cancel_on_enter:
