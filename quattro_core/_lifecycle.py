@@ -45,10 +45,10 @@ class Lifecycle(Children):
             if parent_task is None:
                 msg = f"TaskGroup {self!r} cannot determine the parent task"
                 raise RuntimeError(msg)
+        else:
+            self._closes_refused = True
         self._parent_task = parent_task
         self._entered = True
-        if parent_task is not None:
-            self._closes_refused = True
         if not self._limited:
             self._spawns_in = loop
         if self._cancel_on_enter:
