@@ -1,0 +1,64 @@
+"""The standard library's own tests, run with our class in the place of its."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quattro_core import TaskGroup
+
+ROOT = Path(__file__).parents[2]
+SUITE = "test.test_asyncio.test_taskgroups"
+RUNNER = """
+import asyncio, importlib, sys, unittest
+from asyncio import taskgroups
+from quattro_core import TaskGroup
+
+taskgroups.TaskGroup = asyncio.TaskGroup = TaskGroup
+suite = importlib.import_module(sys.argv[1])
+if sys.argv[2] == "eager":
+    suite.tearDownModule = lambda: None
+
+    class Policy(asyncio.DefaultEventLoopPolicy):
+        def new_event_loop(self):
+            loop = super().new_event_loop()
+            loop.set_task_factory(asyncio.eager_task_factory)
+            return loop
+
+    asyncio.set_event_loop_policy(Policy())
+unittest.main(module=suite, argv=["suite"])
+"""
+
+
+def has_suite() -> bool:
+    """Tell whether this Python came with its test package; many distributions leave it out."""
+    try:
+        return importlib.util.find_spec(SUITE) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not has_suite(), reason="this Python came without the package 'test'")
+@pytest.mark.parametrize("loop", ["plain", *(["eager"] if sys.version_info >= (3, 12) else [])])
+def test_suite_of_the_standard_library(loop: str) -> None:
+    """C1: CPython's own TaskGroup suite passes with ours in its place.
+
+    Takes 6 s of real time, since some of its tests wait for a second: that can't be helped.
+    """
+    command = [sys.executable, "-c", RUNNER, SUITE, loop]
+    result = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.rstrip().endswith("OK")
+
+
+def test_is_a_subclass() -> None:
+    """C1: TaskGroup is a subclass of asyncio.TaskGroup."""
+    import asyncio
+
+    assert issubclass(TaskGroup, asyncio.TaskGroup)
