@@ -1,4 +1,4 @@
-"""Structured concurrency for Starlette and FastAPI: nothing a handler starts outlives its response."""
+"""Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
 
 from quattro_web._app_group import AppTaskGroup, app_task_group
 from quattro_web._errors import NoTaskGroupError

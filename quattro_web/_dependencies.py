@@ -48,7 +48,7 @@ class _Guard:
             "Callable[[AbstractAsyncContextManager[Any]], Awaitable[Any]]",
             stack.enter_async_context,
         )
-        stack.enter_async_context = self._enter_below  # type: ignore[method-assign,assignment]
+        stack.enter_async_context = self._enter_below  # type: ignore[method-assign]
         stack.push_async_exit(self._exit)
 
     async def _enter_below(self, cm: AbstractAsyncContextManager[T]) -> T:
@@ -58,9 +58,9 @@ class _Guard:
 
     async def _exit(
         self,
-        et: type[BaseException] | None,
+        _et: type[BaseException] | None,
         exc: BaseException | None,
-        tb: TracebackType | None,
+        _tb: TracebackType | None,
     ) -> bool:
         # The attribute of the instance refers to this object: a cycle, if it stayed.
         vars(self._stack).pop("enter_async_context", None)

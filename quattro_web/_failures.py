@@ -62,7 +62,9 @@ async def _answer(
         del error, errors
 
 
-def _one_of(errors: list[BaseException], find: Callable[[BaseException], Handler | None]) -> BaseException:
+def _one_of(
+    errors: list[BaseException], find: Callable[[BaseException], Handler | None]
+) -> BaseException:
     """Choose what is answered when several have failed: a bug is never hidden behind a 404."""
     group = BaseExceptionGroup("several tasks of a request have failed", errors)
     if find(group) is None and all(find(error) for error in errors):
@@ -95,9 +97,7 @@ async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) ->
     return cast("Response | None", await run_in_threadpool(handler, conn, error))
 
 
-def _connection(
-    conn: Connection, receive: Receive, tasks: RequestTasks
-) -> HTTPConnection:
+def _connection(conn: Connection, receive: Receive, tasks: RequestTasks) -> HTTPConnection:
     """Return what a handler is called with: the object of whoever asked for the group.
 
     It is the one that has read the body, which a new Request could not read again.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quattro_core import TaskGroup
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from quattro_core import TaskGroup
 from quattro_web import _failures
 from quattro_web._app_tasks import AppTasks
 from quattro_web._lifespan import serve_lifespan
@@ -58,7 +58,7 @@ class TaskGroupMiddleware:
             await self.app(scope, receive, send)
             return
         # In a sub-app with a middleware of its own, this one is nearer to the handler: it answers.
-        app_tasks = self._ended.app_tasks or (outer and outer.app_tasks)
+        app_tasks = self._ended.app_tasks or (outer.app_tasks if outer is not None else None)
         tasks = scope[REQUEST] = RequestTasks(scope, send, self._limit, app_tasks)
         error: BaseException | None = None
         try:

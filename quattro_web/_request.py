@@ -1,4 +1,4 @@
-"""The task group of a request or WebSocket connection, and the gate that holds its response back."""
+"""The task group of a request or WebSocket, and the gate that holds its response back."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
-from quattro_core import TaskGroup
 from starlette.types import Message, Scope, Send
 
+from quattro_core import TaskGroup
 from quattro_web._dependencies import guard_dependencies
 from quattro_web._errors import NoTaskGroupError
 from quattro_web._response import Progress
@@ -225,7 +225,7 @@ class EndedRequest:
     def __init__(self, app_tasks: AppTasks | None) -> None:
         self.app_tasks = app_tasks
 
-    def open_group(self, conn: Connection) -> TaskGroup:
+    def open_group(self, _conn: Connection) -> TaskGroup:
         """Refuse."""
         raise RuntimeError(_COMPLETE)
 

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from quattro_core import TaskGroup
-from quattro_web import TaskGroupMiddleware, install, request_task_group
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,6 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from quattro_core import TaskGroup
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import get, run
 
 
@@ -59,7 +59,7 @@ def test_stream_is_cut_behind_base_http_middleware() -> None:
     """R5: So it is with BaseHTTPMiddleware between the gate and the handler."""
 
     class Base(BaseHTTPMiddleware):
-        async def dispatch(self, request: Request, call_next: Any) -> Response:
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
             return await call_next(request)
 
     error = ZeroDivisionError()
@@ -69,7 +69,7 @@ def test_stream_is_cut_behind_base_http_middleware() -> None:
 
 
 def test_failure_while_the_last_message_waits() -> None:
-    """R5: The end of a stream is not sent if a child fails while it waits (trap: join ignores it)."""
+    """R5: The end of a stream is not sent if a child fails meanwhile (trap: join ignores it)."""
 
     async def endpoint(request: Request) -> Response:
         async def child() -> None:

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
-from quattro_web import install, request_task_group
-from quattro_web.fastapi import RequestTaskGroup
 from starlette.requests import Request
 
+from quattro_web import install, request_task_group
+from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, get, run
 
 log: list[str] = []
@@ -51,7 +51,7 @@ FunctionSession = Annotated[None, Depends(function_session, scope="function")]
 
 
 def test_handler_that_raises_cancels_its_children() -> None:
-    """R3: HTTPException in the handler: its children are cancelled, not awaited (trap: slow 403)."""
+    """R3: A handler that raises cancels its children, and does not wait (trap: a slow 403)."""
     app = FastAPI()
 
     @app.get("/")
@@ -68,7 +68,7 @@ def test_handler_that_raises_cancels_its_children() -> None:
 @pytest.mark.parametrize("first", ["group", "sessions"])
 @pytest.mark.parametrize("error", [HTTPException(403), ZeroDivisionError()])
 def test_children_end_before_dependencies_close(first: str, error: Exception) -> None:
-    """R3: They end before any dependency closes, in any order of parameters (trap: closed session)."""
+    """R3: They end before any dependency closes, in any order (trap: a closed session)."""
     app = FastAPI()
 
     async def fail(tg: Any) -> None:

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from quattro_web import TaskGroupMiddleware, install, request_task_group
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
@@ -15,6 +14,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import Exchange, get, run
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -126,7 +126,7 @@ def test_child_spawned_by_the_generator() -> None:
 def test_last_byte_waits_although_more_is_said_to_come(
     method: str, status: int, headers: list[Any], chunk: bytes
 ) -> None:
-    """R2: What completes the response waits, also if an empty message follows (trap: re-chunked)."""
+    """R2: What completes the response waits, even if an empty message follows (trap: re-chunks)."""
     log: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,7 +144,7 @@ def test_below_base_http_middleware() -> None:
     log: list[str] = []
 
     class Base(BaseHTTPMiddleware):
-        async def dispatch(self, request: Request, call_next: Any) -> Response:
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
             return await call_next(request)
 
     async def endpoint(request: Request) -> Response:
@@ -209,7 +209,7 @@ def test_handler_that_sends_nothing() -> None:
 
 
 def test_start_without_a_body_reaches_the_server() -> None:
-    """R10: A response that was begun and not ended is the server's to complain about, as without."""
+    """R10: A response that was begun and not ended is the server's to complain about."""
     log: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -6,14 +6,6 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from quattro_core import TaskGroup
-from quattro_web import (
-    NoTaskGroupError,
-    TaskGroupMiddleware,
-    install,
-    request_task_group,
-)
-from quattro_web.fastapi import RequestTaskGroup
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
@@ -22,6 +14,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from quattro_core import TaskGroup
+from quattro_web import (
+    NoTaskGroupError,
+    TaskGroupMiddleware,
+    install,
+    request_task_group,
+)
+from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
 
 
@@ -99,7 +99,7 @@ def test_group_is_seen_behind_a_task_of_a_middleware() -> None:
     seen: list[TaskGroup] = []
 
     class Base(BaseHTTPMiddleware):
-        async def dispatch(self, request: Request, call_next: Any) -> Response:
+        async def dispatch(self, request: Request, call_next: Any) -> Any:
             seen.append(request_task_group(request))
             return await call_next(request)
 

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from quattro_web import install, request_task_group
 from starlette.applications import Starlette
 from starlette.exceptions import WebSocketException
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
+from quattro_web import install, request_task_group
 from tests.support.asgi import Socket, run
 
 
