@@ -1,0 +1,45 @@
+"""The fenced blocks of the Markdown pages, and what runs them."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [page for page in PAGES if "_build" not in page.parts]
+FENCE = re.compile(r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)\n", re.M | re.S)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, its text, and the line before its first one."""
+
+    page: Path
+    language: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Every fenced block of a page, in order."""
+    source = page.read_text(encoding="utf-8")
+    for match in FENCE.finditer(source):
+        line = source.count("\n", 0, match.start("text"))
+        yield Block(page, match["language"].strip(), match["text"], line)
+
+
+def execute(block: Block, namespace: dict[str, Any]) -> None:
+    """Run a block of Python; tracebacks show the line of the page."""
+    code = compile("\n" * block.line + block.text, block.page, "exec", dont_inherit=True)
+    exec(code, namespace)
+
+
+def namespace_of(page: Path) -> dict[str, Any]:
+    """Run all Python blocks of a page, as one program, and return what they have defined."""
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    for block in blocks(page):
+        if block.language == "python":
+            execute(block, namespace)
+    return namespace
