@@ -40,7 +40,7 @@ def test_no_block_is_of_an_unknown_kind(page: Path) -> None:
 def test_commands_of_the_readme_exist() -> None:
     """Each line of the README's shell blocks is a target of the Makefile."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.M))
+    targets = set(re.findall(r"^([a-z]+):.*## ", makefile, re.MULTILINE))
     lines = [
         line.partition("#")[0].split()
         for block in blocks(ROOT / "README.md")

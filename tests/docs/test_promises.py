@@ -3,7 +3,6 @@
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ TESTS = ROOT / "tests"
 NUMBERS = r"[CRA]\d{1,2}(?:(?:, | and )[CRA]\d{1,2})*"
 # "C3: A child may …", "R2, R4: …", also in the middle of a docstring.
 NAMED = re.compile(rf"(?<![\w/]){NUMBERS}(?=:\s)")
-CLAIMED = re.compile(rf"^#+ ({NUMBERS}): ", re.M)
+CLAIMED = re.compile(rf"^#+ ({NUMBERS}): ", re.MULTILINE)
 END = "\n## Not promised yet\n"
 
 
@@ -82,7 +81,7 @@ def test_promises_are_made_once_and_in_order() -> None:
     promises = claimed(page)
     assert promises == sorted(set(promises), key=in_order)
     assert page.count(END) == 1
-    later = set(re.findall(r"^- \*\*([CRA]\d+)\*\*", page.partition(END)[2], re.M))
+    later = set(re.findall(r"^- \*\*([CRA]\d+)\*\*", page.partition(END)[2], re.MULTILINE))
     assert later
     assert later.isdisjoint(promises)
 
@@ -105,7 +104,9 @@ def test_numbers_are_read(docstring: str, numbers: set[str]) -> None:
 
 def test_methods_of_classes_are_found() -> None:
     """The docstring of a class speaks for each test in it."""
-    source = 'class TestIt:\n    """C1: All."""\n    def test_a(self): ...\n    def helper(self): ...'
+    source = (
+        'class TestIt:\n    """C1: All."""\n    def test_a(self): ...\n    def helper(self): ...'
+    )
     assert [(name, named(text)) for name, text in docstrings_of(source, "x.py")] == [
         ("x.py::TestIt::test_a", {"C1"})
     ]

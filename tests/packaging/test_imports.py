@@ -84,7 +84,7 @@ def test_core_loads_the_standard_library_alone(bare: Run) -> None:
 
 
 def test_web_works_without_fastapi(web: Run) -> None:
-    """quattro_web serves a Starlette app where fastapi is not installed, and doesn't look for it."""
+    """quattro_web serves a Starlette app where fastapi is not installed."""
     out = web(
         program("""
             import asyncio, sys
