@@ -41,11 +41,11 @@ def main() -> None:
     """Listen first, so that the first round of probes finds the board itself; then serve it."""
     try:
         settings = Settings.from_environment()
-        load_targets(settings.targets, settings.url)
         listener = _listen(settings)
+        settings = replace(settings, port=listener.getsockname()[1])
+        load_targets(settings.targets, settings.url)  # a mistake in the file is told in one line
     except (ConfigurationError, OSError) as exc:
         sys.exit(f"status board: {exc}")
-    settings = replace(settings, port=listener.getsockname()[1])
     print(f"Status board: {settings.url}  (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
         Server(create_app(settings)).run(sockets=[listener])

@@ -45,9 +45,10 @@ class ProbeError(Exception):
     """The target answered, but not in a way that counts as up."""
 
 
-def new_client() -> httpx.AsyncClient:
+def new_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
     """Return the client for probes: no proxies, no redirects by itself, few connections."""
     return httpx.AsyncClient(
+        transport=transport,
         headers={"User-Agent": "status-board", "Accept-Encoding": "identity"},
         follow_redirects=False,
         limits=httpx.Limits(max_connections=50, max_keepalive_connections=10),

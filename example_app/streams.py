@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
-from fastapi import APIRouter, WebSocket, WebSocketException, status
+from fastapi import APIRouter, WebSocket, WebSocketDisconnect, WebSocketException, status
 from fastapi.responses import StreamingResponse
 
 from example_app.board import Board, Event, Row, Snapshot, Subscription
@@ -63,17 +64,20 @@ async def follow(websocket: WebSocket, name: str, tg: RequestTaskGroup, state: A
     if name not in board.targets:
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no target of that name")
     await websocket.accept()
-    with board.subscribe() as subscription:
-        tg.create_background_task(_send_results(websocket, name, subscription))
-        while (await websocket.receive())["type"] != "websocket.disconnect":
-            pass  # a client has nothing to say: the loop ends when it leaves
+    with board.subscribe() as subscription, suppress(WebSocketDisconnect):
+        tg.create_background_task(_listen(websocket, subscription))
+        while (event := await subscription.next()) is not None:
+            for result in _results(event, name):
+                await websocket.send_text(result.model_dump_json())
+        if board.closed:
+            await websocket.close(status.WS_1012_SERVICE_RESTART)
 
 
-async def _send_results(websocket: WebSocket, name: str, subscription: Subscription) -> None:
-    while (event := await subscription.next()) is not None:
-        for result in _results(event, name):
-            await websocket.send_text(result.model_dump_json())
-    await websocket.close(status.WS_1012_SERVICE_RESTART)
+async def _listen(websocket: WebSocket, subscription: Subscription) -> None:
+    """End the subscription when the client leaves, which only shows when one reads."""
+    while (await websocket.receive())["type"] != "websocket.disconnect":
+        pass  # a client has nothing to say here
+    subscription.offer(None)
 
 
 def _results(event: Event, name: str) -> list[Result]:

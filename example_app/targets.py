@@ -41,6 +41,9 @@ def _checked_url(url: str) -> str:
     if not parsed.host:
         msg = "the URL names no host"
         raise ValueError(msg)
+    if parsed.port is not None and not 0 < parsed.port < 65536:
+        msg = "a port is a number from 1 to 65535"
+        raise ValueError(msg)
     if parsed.userinfo:
         msg = "a user name or password in a URL would be shown on the page"
         raise ValueError(msg)

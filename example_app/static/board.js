@@ -92,9 +92,10 @@ function drawRow(row) {
   card.dataset.state = state;
   text(card, ".badge", LABELS[state]);
   if (last) {
-    const good = recent.filter((result) => result.state !== "down").length;
-    text(card, ".latency", state === "down" ? "–" : duration(last.seconds));
-    text(card, ".uptime", percent(good / recent.length));
+    const times = recent.filter((result) => result.state !== "down").map((result) => result.seconds);
+    text(card, ".latency", state === "down" ? last.status ?? "–" : duration(last.seconds));
+    text(card, ".latency-caption", state === "down" ? (last.status ? "status" : "no answer") : `peak ${duration(Math.max(...times))}`);
+    text(card, ".uptime", percent(times.length / recent.length));
     text(card, ".uptime-caption", recent.length > 1 ? `of the last ${recent.length} checks` : "of one check");
     const error = card.querySelector(".error");
     error.hidden = !last.error;
@@ -152,6 +153,7 @@ function summarise() {
   if (known) {
     summary = count.down ? `${count.down} of ${all} down` : count.slow ? `All up, ${count.slow} slow` : "All systems up";
   }
+  document.querySelector(".top").dataset.state = count.down ? "down" : "up";
   if ($("summary").textContent !== summary) $("summary").textContent = summary;
   const parts = Object.entries(count).filter(([, n]) => n).map(([state, n]) => `${n} ${LABELS[state].toLowerCase()}`);
   $("counts").textContent = `${all} ${all === 1 ? "target" : "targets"}${all ? ": " : ""}${parts.join(", ")}`;

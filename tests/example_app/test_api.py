@@ -1,0 +1,237 @@
+"""The requests of the board, in process."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+
+from example_app.limits import MAX_BODY
+from example_app.probe import probe
+from example_app.settings import Settings
+from example_app.targets import MAX_TARGETS, Target
+from tests.example_app.support import Running, running
+
+pytestmark = pytest.mark.anyio
+
+Answers = dict[str, int | Exception]
+
+
+async def next_event(board: Any, kind: str, target: str) -> Any:
+    """Return the first result of a target that a new subscriber sees."""
+    with board.subscribe() as subscription:
+        while True:
+            event = await subscription.next()
+            rows = getattr(event, "rows", [])
+            for seen in [row.recent for row in rows if row.target.name == target and row.recent]:
+                return seen[-1]
+            if getattr(event, kind, None) == target:
+                return event
+
+
+async def post(app: Running, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
+    target = {"name": "new", "url": "http://new.test/", **body}
+    return await app.client.post("/targets", json=target, headers=headers)
+
+
+async def test_check_returns_all_results(settings: Settings, web: Answers) -> None:
+    """All targets that were asked for are in the answer, in that order, the failed ones too."""
+    web["b.test"] = httpx.ConnectError("refused")
+    async with running(settings) as app:
+        response = await app.client.get("/check?target=b&target=a&target=b")
+    assert response.status_code == 200
+    seen = [(each["target"], each["state"], each["error"]) for each in response.json()]
+    assert seen == [("b", "down", "refused"), ("a", "up", "")]
+
+
+async def test_check_is_recorded(settings: Settings, web: Answers) -> None:
+    """What a check has seen is in the history of the target, after a restart too."""
+    async with running(settings) as app:
+        checked = (await app.client.get("/check?target=a")).json()[0]
+    async with running(settings) as app:
+        assert checked in (await app.client.get("/history/a")).json()
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ("", 422, "Field required"),
+        ("target=http://10.0.0.1/", 404, "configured: http://10.0.0.1/"),
+        ("target=a&target=c", 404, "no target of that name is configured: c"),
+        ("&".join(["target=a"] * (MAX_TARGETS + 1)), 422, "at most 100"),
+    ],
+)
+async def test_only_configured_targets_are_checked(
+    settings: Settings, web: Answers, query: str, status: int, reason: str
+) -> None:
+    """Whatever is no name of a target is refused with a reason."""
+    async with running(settings) as app:
+        response = await app.client.get(f"/check?{query}")
+    assert response.status_code == status
+    assert reason in response.text
+
+
+async def test_a_target_is_added(settings: Settings, web: Answers) -> None:
+    """A new target is answered at once, probed soon, and there after a restart."""
+    async with running(settings) as app:
+        response = await post(app)
+        assert response.status_code == 201
+        assert response.json()["url"] == "http://new.test/"
+        first = await next_event(app.state["board"], "target", "new")
+        assert first.state == "up"
+    async with running(settings) as app:
+        history = (await app.client.get("/history/new")).json()
+    assert first.id in [each["id"] for each in history]
+
+
+async def test_the_first_probe_outlives_the_response(
+    settings: Settings, web: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The response does not wait for the first probe; the shutdown does, and its result is kept."""
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    async def slow_probe(client: httpx.AsyncClient, target: Target) -> Any:
+        if target.name == "new":
+            begun.set()
+            await gate.wait()
+        return await probe(client, target)
+
+    monkeypatch.setattr("example_app.state.probe", slow_probe)
+    async with running(settings) as app:
+        assert (await post(app)).status_code == 201
+        await begun.wait()
+        asyncio.get_running_loop().call_later(0.01, gate.set)
+    async with running(settings) as app:
+        assert len((await app.client.get("/history/new")).json()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reason"),
+    [
+        ({"url": "ftp://new.test/"}, 422, "only http and https"),
+        ({"url": "http://u:p@new.test/"}, 422, "password"),
+        ({"name": "x/y"}, 422, "without a slash"),
+        ({"timeout": 1e9}, 422, "less than or equal to 30"),
+        ({"extra": 1}, 422, "not permitted"),
+        ({"name": "a"}, 409, "that name already: a"),
+    ],
+)
+async def test_a_bad_target_is_refused(
+    settings: Settings, web: Answers, body: dict[str, Any], status: int, reason: str
+) -> None:
+    """A target that can't be is refused with a reason, and changes nothing."""
+    async with running(settings) as app:
+        response = await post(app, **body)
+        assert response.status_code == status
+        assert reason in response.text
+        assert list(app.state["board"].targets) == ["a", "b"]
+
+
+async def test_one_of_two_at_the_same_time_gets_the_name(settings: Settings, web: Answers) -> None:
+    """Of two clients that add the same name at once, one is refused."""
+    async with running(settings) as app:
+        responses = await asyncio.gather(post(app), post(app))
+    assert sorted(each.status_code for each in responses) == [201, 409]
+
+
+async def test_a_board_is_full_at_some_point(settings: Settings, web: Answers) -> None:
+    """The number of targets is bounded."""
+    async with running(settings) as app:
+        for n in range(MAX_TARGETS - 2):
+            app.state["board"].add(Target(name=f"t{n}", url="http://t.test/"))
+        response = await post(app)
+    assert response.status_code == 409
+    assert "at most 100 targets" in response.text
+
+
+async def test_a_long_body_is_refused(settings: Settings, web: Answers) -> None:
+    """No more of a request body is read than a target needs."""
+    read = 0
+
+    async def endless() -> Any:
+        nonlocal read
+        while True:
+            read += 1024
+            yield b"x" * 1024
+
+    async with running(settings) as app:
+        response = await app.client.post(
+            "/targets", content=endless(), headers={"Content-Type": "application/json"}
+        )
+    assert response.status_code == 413
+    assert read <= MAX_BODY + 1024
+
+
+async def test_a_page_elsewhere_can_not_add_targets(settings: Settings, web: Answers) -> None:
+    """A form, which other sites may send, is not taken for JSON; nor is a name that points here."""
+    async with running(settings) as app:
+        response = await app.client.post(
+            "/targets", content=b'{"name": "x", "url": "http://x.test/"}'
+        )
+        assert response.status_code == 422
+    async with running(settings, host="evil.test") as app:
+        assert (await post(app)).status_code == 403
+
+
+async def test_a_public_board_needs_a_token(settings: Settings, web: Answers) -> None:
+    """A board that listens for others takes no targets, unless a token is set."""
+    async with running(replace(settings, host="0.0.0.0")) as app:
+        response = await post(app)
+    assert response.status_code == 403
+    assert "BOARD_TOKEN" in response.text
+
+
+async def test_the_token_opens_the_board(settings: Settings, web: Answers) -> None:
+    """With a token set, it is what counts: without it 401, with it 201, wherever from."""
+    public = replace(settings, host="0.0.0.0", token="sésame")
+    async with running(public, host="board.test") as app:
+        assert (await post(app)).status_code == 401
+        assert (await post(app, {"Authorization": "Bearer wrong"})).status_code == 401
+        right = {b"Authorization": "Bearer sésame".encode("latin-1")}
+        response = await post(app, right)  # type: ignore[arg-type]
+        assert response.status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/history/c", 404), ("/history/a?limit=0", 422), ("/history/a?limit=1001", 422)],
+)
+async def test_history_refuses(settings: Settings, web: Answers, path: str, status: int) -> None:
+    """There is a history of targets alone, in bounded pieces."""
+    async with running(settings) as app:
+        assert (await app.client.get(path)).status_code == status
+
+
+async def test_healthz(settings: Settings, web: Answers) -> None:
+    """The board says that it is alive."""
+    async with running(settings) as app:
+        assert (await app.client.get("/healthz")).json() == {"status": "ok"}
+
+
+async def test_the_page_may_load_from_the_board_alone(settings: Settings, web: Answers) -> None:
+    """The page forbids itself every other address, and being framed; no file of it names one."""
+    async with running(settings) as app:
+        page = await app.client.get("/")
+        files = [(await app.client.get(f"/static/board.{kind}")) for kind in ("css", "js")]
+    assert "default-src 'none'" in page.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+    for file in (page, *files):
+        assert file.status_code == 200
+        assert "://" not in file.text.replace("http://www.w3.org/2000/svg", "").replace(
+            'placeholder="https://"', ""
+        )
+
+
+@pytest.mark.parametrize(("clock", "status"), [(5.0, 503), (50.0, 200)])
+async def test_the_flaky_service(
+    settings: Settings, web: Answers, monkeypatch: pytest.MonkeyPatch, clock: float, status: int
+) -> None:
+    """The flaky demo service fails for some seconds of every ninety."""
+    async with running(settings) as app:
+        monkeypatch.setattr("example_app.demo.time.time", lambda: clock)
+        response = await app.client.get("/demo/flaky")
+        monkeypatch.undo()
+    assert response.status_code == status

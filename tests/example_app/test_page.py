@@ -1,0 +1,194 @@
+"""The page, in a headless Chromium, as a person sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from example_app.store import open_store
+from tests.example_app.support import PATIENCE, ROOT, Site, result, served
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ARTIFACTS = ROOT / "artifacts"
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+MISSING = "needs chromium (apt-get install chromium) and playwright (pip install playwright)"
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    try:
+        from playwright.sync_api import sync_playwright
+    except ModuleNotFoundError:
+        _do_without()
+    if CHROMIUM is None:
+        _do_without()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+def _do_without() -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(MISSING)
+    pytest.skip(MISSING)
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page that has asked nobody but the board, and has had no error, when the test is over."""
+    context = browser.new_context(viewport={"width": 1180, "height": 760})
+    context.set_default_timeout(PATIENCE * 1000)
+    page = context.new_page()
+    problems: list[str] = []
+    hosts: set[str] = set()
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: hosts.add(httpx.URL(request.url).host))
+    yield page
+    context.close()
+    assert not problems
+    assert hosts == {"127.0.0.1"}
+
+
+def targets(*pairs: tuple[str, str]) -> str:
+    return "".join(f"[[target]]\nname = '{name}'\nurl = '{url}'\n" for name, url in pairs)
+
+
+def card(page: Any, name: str) -> Any:
+    return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+def test_a_state_change_arrives_without_reload(page: Any, site: Site, tmp_path: Path) -> None:
+    """A target that goes down is shown as down, and up again, on the page that was open already."""
+    with served(tmp_path, targets(("Shop", site.url))) as server:
+        page.goto(server.url)
+        page.evaluate("window.same = true")
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+        site.status = 503
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+        assert card(page, "Shop").locator(".error").inner_text() == "answered with status 503"
+        assert page.title() == "1 of 1 down · Status board"
+        site.status = 200
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+        assert page.evaluate("window.same")
+
+
+def test_the_page_comes_back_by_itself(page: Any, site: Site, tmp_path: Path) -> None:
+    """When the board was restarted, the page that was open shows what happens now."""
+    with served(tmp_path, targets(("Shop", site.url))) as server:
+        page.goto(server.url)
+        page.locator("#connection", has_text="live").wait_for()
+        server.interrupt()
+        page.locator("#connection", has_text="reconnecting").wait_for()
+    port = str(httpx.URL(server.url).port)
+    site.status = 500
+    with served(tmp_path, targets(("Shop", site.url)), PORT=port):
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+        assert page.locator("#connection").inner_text() == "live"
+
+
+def test_names_are_text_and_not_markup(page: Any, site: Site, tmp_path: Path) -> None:
+    """A name or URL that looks like HTML is shown letter by letter."""
+    name, url = "<img src=x onerror=alert(1)>", site.url + "?q=<b>"
+    with served(tmp_path, targets((name, url))) as server:
+        page.goto(server.url)
+        card(page, name).wait_for()
+        assert page.locator(".name").inner_text() == name
+        assert page.locator(".card img, .card b").count() == 0
+
+
+def test_a_target_is_added_on_the_page(page: Any, site: Site, tmp_path: Path) -> None:
+    """The form says what is wrong with a target; a good one appears with its first result."""
+    with served(tmp_path, BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        page.get_by_text("Nothing to watch yet").wait_for()
+        page.get_by_role("button", name="Add target").click()
+        page.get_by_label("Name").fill("Shop")
+        page.get_by_label("URL").fill("ftp://shop.test/")
+        page.get_by_role("button", name="Add and check").click()
+        problem = page.get_by_role("alert")
+        problem.wait_for()
+        assert problem.inner_text() == "url: only http and https targets are probed"
+        page.get_by_label("URL").fill(site.url)
+        page.get_by_role("button", name="Add and check").click()
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+        assert page.get_by_text("Nothing to watch yet").count() == 0
+
+
+def test_a_check_may_be_asked_for(page: Any, site: Site, tmp_path: Path) -> None:
+    """The button of a card has its target probed at once."""
+    site.status = 500
+    with served(tmp_path, targets(("Shop", site.url)), BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+        site.status = 200
+        page.get_by_role("button", name="Check Shop").click()
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+
+
+# What a board may watch: the usual seconds, how much they vary, and the checks that failed.
+SERVICES: dict[str, tuple[float, float, range]] = {
+    "Web shop": (0.08, 0.3, range(0)),
+    "Payments": (0.35, 0.4, range(12, 14)),
+    "Search": (0.55, 0.9, range(0)),
+    "Mail gateway": (0.12, 0.2, range(55, 60)),
+    "Customer portal, Europe": (0.21, 0.3, range(31, 32)),
+    "Reports": (1.3, 0.2, range(40, 45)),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "scheme", "width", "height"),
+    [("light", "light", 1180, 820), ("dark", "dark", 1180, 820), ("phone", "light", 390, 844)],
+)
+def test_a_screenshot_is_there_to_be_looked_at(
+    page: Any, site: Site, tmp_path: Path, name: str, scheme: str, width: int, height: int
+) -> None:
+    """The page fits the screen, without scrolling sideways, in light and dark, and on a phone."""
+    urls = {service: site.url + service.lower().replace(" ", "-") for service in SERVICES}
+    for service, (seconds, _, failed) in SERVICES.items():
+        site.special[httpx.URL(urls[service]).path] = (503 if 59 in failed else 200, seconds)
+    with ThreadPoolExecutor() as threads:  # playwright's own event loop runs in this one
+        threads.submit(asyncio.run, _remember(tmp_path / "board.db")).result()
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": height})
+    with served(tmp_path, targets(*urls.items()), BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        page.locator(".uptime-caption", has_text="60 checks").nth(len(SERVICES) - 1).wait_for()
+        ARTIFACTS.mkdir(exist_ok=True)
+        page.screenshot(path=ARTIFACTS / f"status-board-{name}.png", full_page=True)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+async def _remember(database: Path) -> None:
+    """Fill a database with what the board would have seen in the last minutes."""
+    chance = random.Random(1)
+    results = []
+    for service, (usual, spread, failed) in SERVICES.items():
+        for index in range(59):
+            seconds = usual * (1 + spread * chance.triangular(-0.5, 1.5, 0))
+            state = "down" if index in failed else "slow" if seconds > 1 else "up"
+            at = time.time() - (60 - index) * 5
+            results.append(result(service, at=at, state=state, seconds=seconds))
+    async with open_store(database, keep_days=1) as store:
+        await store.save(results)

@@ -1,0 +1,159 @@
+"""`python -m example_app`, as a person starts and ends it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import connect
+
+from example_app.settings import Settings
+from tests.example_app.support import PATIENCE, ROOT, Site, served
+
+TARGET = "[[target]]\nname = 'a'\nurl = '{}'\n"
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, Any]]:
+    """Yield the name and data of the events in a stream, until it ends."""
+    name = ""
+    for line in response.iter_lines():
+        field, _, value = line.partition(": ")
+        if field == "event":
+            name = value
+        if field == "data":
+            yield name, json.loads(value)
+
+
+def test_it_runs_out_of_the_box(tmp_path: Path) -> None:
+    """With the default targets and no internet, each of them has a result in the first round."""
+    default = str(Settings().targets)
+    with served(tmp_path, BOARD_TARGETS=default, BOARD_INTERVAL="3600") as server:
+        first: dict[str, Any] = {}
+        with httpx.stream("GET", f"{server.url}/events", timeout=PATIENCE) as response:
+            for name, data in events(response):
+                rows = data["rows"] if name == "snapshot" else []
+                results = [each for row in rows for each in row["recent"]]
+                first |= {each["target"]: each for each in results}
+                if name == "result":
+                    first[data["target"]] = data
+                if len(first) == 3:
+                    break
+        assert set(first) == {"This board", "Slow service", "Flaky service"}
+        assert first["This board"]["state"] in {"up", "slow"}
+
+
+def test_check_on_a_real_server(tmp_path: Path, site: Site) -> None:
+    """A target that is up and one that is not are both in the answer."""
+    targets = TARGET.format(site.url) + TARGET.format("http://127.0.0.1:1/").replace("'a'", "'b'")
+    with served(tmp_path, targets) as server:
+        response = httpx.get(f"{server.url}/check?target=a&target=b", timeout=PATIENCE)
+    assert [each["state"] for each in response.json()] == ["up", "down"]
+
+
+def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Site) -> None:
+    """Ctrl-C ends the server within seconds; streams end properly, and nothing is complained of."""
+    with served(tmp_path, TARGET.format(site.url)) as server, ExitStack() as stack:
+        url = f"{server.url}/events"
+        streams = [
+            stack.enter_context(httpx.stream("GET", url, timeout=PATIENCE)) for _ in range(3)
+        ]
+        iterators = [stream.iter_raw() for stream in streams]
+        for iterator in iterators:
+            next(iterator)
+        socket = stack.enter_context(connect(f"{server.url}/follow/a".replace("http", "ws")))
+        socket.recv(timeout=PATIENCE)
+        start = time.monotonic()
+        status, output = server.interrupt()
+        seconds = time.monotonic() - start
+        assert (status, output) == (0, "")
+        assert seconds < 3
+        for iterator in iterators:
+            for _ in iterator:  # raises if the stream was cut off instead of ended
+                pass
+        with pytest.raises(ConnectionClosed) as closed:
+            while True:
+                socket.recv(timeout=PATIENCE)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1012
+
+
+def test_interrupt_ends_it_although_a_client_does_not_read(tmp_path: Path, site: Site) -> None:
+    """A browser that stands still, its buffers full, does not keep the server from ending."""
+    with served(tmp_path, TARGET.format(site.url), BOARD_INTERVAL="0.1") as server:
+        with closing(socket.create_connection(("127.0.0.1", httpx.URL(server.url).port))) as still:
+            still.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            still.recv(1)
+            start = time.monotonic()
+            status, _ = server.interrupt()
+    assert status == 0
+    assert time.monotonic() - start < 6
+
+
+def test_nothing_that_was_shown_is_lost(tmp_path: Path, site: Site) -> None:
+    """Every result that a browser has seen by the end is in the database afterwards, once."""
+    shown: list[str] = []
+    enough = threading.Event()
+
+    with served(tmp_path, TARGET.format(site.url), BOARD_INTERVAL="0.1") as server:
+
+        def watch() -> None:
+            with httpx.stream("GET", f"{server.url}/events", timeout=PATIENCE) as response:
+                for name, data in events(response):
+                    if name == "result":
+                        shown.append(data["id"])
+                    if len(shown) >= 5:
+                        enough.set()
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        assert enough.wait(PATIENCE)
+        server.interrupt()
+        watcher.join(PATIENCE)
+    with closing(sqlite3.connect(tmp_path / "board.db")) as database:
+        recorded = [row[0] for row in database.execute("SELECT id FROM result")]
+    assert set(shown) <= set(recorded)
+    assert len(set(recorded)) == len(recorded)
+
+
+def test_an_unknown_target_can_not_be_followed(tmp_path: Path) -> None:
+    """The handshake is refused."""
+    with served(tmp_path) as server, pytest.raises(InvalidStatus, match="403"):
+        connect(f"{server.url}/follow/a".replace("http", "ws"))
+
+
+@pytest.mark.parametrize(
+    ("environ", "reason"),
+    [
+        ({"PORT": "web"}, "PORT must be a number"),
+        ({"BOARD_TARGETS": "/nowhere/targets.toml"}, "No such file"),
+        ({"HOST": "192.0.2.1"}, "assign"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(environ: dict[str, str], reason: str) -> None:
+    """A setting that can't be is an exit status and a line, without a traceback."""
+    process = subprocess.run(
+        [sys.executable, "-m", "example_app"],
+        cwd=ROOT,
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stderr.startswith("status board: ")
+    assert reason in process.stderr
+    assert process.stderr.count("\n") == 1
