@@ -29,6 +29,7 @@ class Children(asyncio.TaskGroup):
     _aborting = False
     _parent_cancel_requested = False
     _cancel_on_enter = False
+    _cancel_msg: object = None
     # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
     # await it. A group that was opened by `enter` is no drop-in for one, and never does.
     _closes_refused = sys.version_info >= (3, 13)
@@ -105,7 +106,7 @@ class Children(asyncio.TaskGroup):
         for task, dismissed in self._background.items():
             if not dismissed:
                 self._background[task] = True
-                task.cancel()
+                task.cancel(self._cancel_msg)
         return True
 
     def _abort(self) -> None:
@@ -115,7 +116,7 @@ class Children(asyncio.TaskGroup):
         self._aborting = True
         self._spawns_in = False
         for task in self._tasks:
-            task.cancel()
+            task.cancel(self._cancel_msg)
         if self._background:
             self._dismiss()
 

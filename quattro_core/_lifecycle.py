@@ -52,7 +52,7 @@ class Lifecycle(Children):
         if not self._limited:
             self._spawns_in = loop
         if self._cancel_on_enter:
-            self.cancel()
+            self.cancel(self._cancel_msg)
         return self
 
     async def __aenter__(self) -> Self:
@@ -66,12 +66,26 @@ class Lifecycle(Children):
         """
         return tuple(self._errors or ())
 
-    def cancel(self) -> None:
+    @property
+    def tasks(self) -> tuple[asyncio.Task[Any], ...]:
+        """The children that run now: foreground, then background, each in no particular order.
+
+        Those that wait for their turn, in a group with a `concurrency_limit`, are not among them.
+
+        .. versionadded:: 0.1
+        """
+        return (*self._tasks, *(self._background or ()))
+
+    def cancel(self, msg: object = None) -> None:
         """Stop the group: cancel its body and its children.
 
         The `async with` then ends without an error, unless something else has failed. Cancelling a
         group before it is entered cancels it on entry; cancelling it twice, or after its end, does
         nothing. As `asyncio.TaskGroup.cancel` of Python 3.15.
+
+        Args:
+            msg: What the `CancelledError` of the body and of the children carries, as with
+                `asyncio.Task.cancel`.
 
         Raises:
             RuntimeError: If the call comes from another thread than the event loop's.
@@ -80,12 +94,15 @@ class Lifecycle(Children):
         """
         if not self._entered:
             self._cancel_on_enter = True
+            self._cancel_msg = msg
         elif self._parent_task is not None:
             self._check_thread("cancel")
+            if not self._aborting:
+                self._cancel_msg = msg
             self._abort()
             if not self._parent_cancel_requested:
                 self._parent_cancel_requested = True
-                self._parent_task.cancel()
+                self._parent_task.cancel(msg)
 
     async def finish(self, *, immediate: bool = False) -> None:
         """Finish the group from outside of its `async with`: nothing of it is alive afterwards.
@@ -176,8 +193,11 @@ class Lifecycle(Children):
                 return True
             if parent.cancelling():
                 # Errors go first, but the outer cancellation is not lost: the next await raises it.
-                parent.uncancel()
-                parent.cancel()
+                if sys.version_info >= (3, 13):  # pragma: no cover (of the newest, if combined)
+                    _cancel_again(parent)
+                else:
+                    # Before 3.13, uncancel() by a timeout around us would not take it back.
+                    self._loop.call_soon(_cancel_again, parent)
             if len(errors) == 1 and isinstance(exc, GeneratorExit):
                 raise exc  # an async generator that is closed must see it as it is
             raise BaseExceptionGroup("unhandled errors in a TaskGroup", errors) from None
@@ -185,6 +205,13 @@ class Lifecycle(Children):
             # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it.
             self._parent_task = self._errors = self._base_error = None  # type: ignore[assignment]
             del exc, outer, last, errors, parent
+
+
+def _cancel_again(task: asyncio.Task[Any]) -> None:
+    """Deliver a cancellation anew, without counting it twice, if nobody has answered for it."""
+    if task.cancelling() and not task.done():
+        task.uncancel()
+        task.cancel()
 
 
 async def _undelivered(task: asyncio.Task[Any]) -> CancelledError | None:
