@@ -1,0 +1,159 @@
+"""Functions in the place of coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+from typing import Any
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+from tests.core.test_errors import errors_of
+
+EVERY_WAY = pytest.mark.parametrize(
+    ("method", "limit"),
+    [("create_task", None), ("create_task", 1), ("create_background_task", None)],
+)
+
+
+@EVERY_WAY
+def test_any_callable(run: Run, method: str, limit: int | None) -> None:
+    """C7: a function, a bound method, a partial, a lambda: whatever returns a coroutine will do."""
+
+    class Worker:
+        async def work(self) -> str:
+            return "method"
+
+        async def __call__(self) -> str:
+            return "object"
+
+    async def function(result: str = "function") -> str:
+        return result
+
+    async def main() -> list[str]:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            create = getattr(tg, method)
+            children = [
+                function,
+                Worker().work,
+                Worker(),
+                functools.partial(function, "partial"),
+                lambda: function("lambda"),
+            ]
+            tasks = [create(child) for child in children]
+            await asyncio.wait(tasks)
+        return [task.result() for task in tasks]
+
+    assert run(main) == ["function", "method", "object", "partial", "lambda"]
+
+
+def test_called_when_its_turn_comes(run: Run) -> None:
+    """C7: under a limit, the function is called when its turn comes, not before."""
+    log = []
+
+    def function() -> Any:
+        log.append("called")
+        return asyncio.sleep(0)
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=1) as tg:
+            first = tg.create_task(asyncio.sleep(0.001))
+            tg.create_task(function)
+            await first
+            log.append("its turn")
+
+    run(main)
+    assert log in (["its turn", "called"], ["called", "its turn"])
+    assert len(log) == 2
+
+
+def test_not_called_before_its_turn(run: Run) -> None:
+    """C7: a function that never gets its turn is never called."""
+
+    def function() -> Any:
+        raise AssertionError
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=1) as tg:
+            tg.create_task(forever())
+            tg.create_task(function)
+            await asyncio.sleep(0.001)
+            tg.cancel()
+
+    run(main)
+
+
+@EVERY_WAY
+def test_function_that_raises(run: Run, method: str, limit: int | None) -> None:
+    """C7: an error of the function itself is an error of the child."""
+
+    def function() -> Any:
+        raise ValueError("function")
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            tg.create_task(asyncio.sleep(0.001))
+            getattr(tg, method)(function)
+            await forever()
+
+    assert errors_of(run, main) == ["function"]
+
+
+@EVERY_WAY
+def test_function_that_returns_something_else(run: Run, method: str, limit: int | None) -> None:
+    """C7: a function that returns no coroutine is a TypeError of the child that names it."""
+
+    def not_a_coroutine() -> Any:
+        return 3
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            tg.create_task(asyncio.sleep(0.001))
+            getattr(tg, method)(not_a_coroutine)
+
+    (error,) = errors_of(run, main)
+    assert "not_a_coroutine" in error
+    assert error.endswith("to return a coroutine, got 3")
+
+
+@EVERY_WAY
+def test_called_by_its_task(run: Run, method: str, limit: int | None) -> None:
+    """C7: the function is called by its task, in the context of its task."""
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    def function() -> Any:
+        return asyncio.sleep(0, (asyncio.current_task(), variable.get()))
+
+    async def main() -> None:
+        context = contextvars.copy_context()
+        context.run(variable.set, "given")
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            create = getattr(tg, method)
+            tasks = [create(function, context=context) for _ in range(3)]
+            await asyncio.wait(tasks)
+        assert [task.result() for task in tasks] == [(task, "given") for task in tasks]
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_context_that_is_in_use(run_plain: Run, limit: int | None) -> None:
+    """C7: a function may share the context of the task that creates it."""
+    context = contextvars.copy_context()
+
+    async def function() -> str:
+        return "done"
+
+    async def parent() -> list[str]:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            tasks = [tg.create_task(function, context=context) for _ in range(3)]
+        return [task.result() for task in tasks]
+
+    async def main() -> list[str]:
+        return await asyncio.create_task(parent(), context=context)
+
+    assert run_plain(main) == ["done"] * 3

@@ -1,0 +1,202 @@
+"""Cancellation from outside at every await, and the cancel counts that are left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+from tests.core.test_cancel import assert_clean
+from tests.core.test_errors import fail, fail_when_cancelled
+
+LIMITS = pytest.mark.parametrize("limit", [None, 1])
+
+
+async def cancelled_after(
+    steps: int, body: Callable[[], Coroutine[Any, Any, None]]
+) -> asyncio.Task[None]:
+    """Run the body as a task and cancel it once, some turns of the event loop later."""
+    task = asyncio.create_task(body())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    task.cancel("from outside")
+    await asyncio.wait((task,))
+    return task
+
+
+@LIMITS
+@pytest.mark.parametrize("steps", range(1, 9))
+def test_at_every_await(run: Run, steps: int, limit: int | None) -> None:
+    """C10: cancelled from outside at any await, the group ends clean and passes it on, once."""
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def child() -> None:
+        for _ in range(2):
+            await asyncio.sleep(0)
+
+    async def body() -> None:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            tasks.append(tg.create_background_task(forever()))
+            tasks.extend(tg.create_task(child()) for _ in range(2))
+            await asyncio.sleep(0)
+        await forever()
+
+    async def main() -> None:
+        task = await cancelled_after(steps, body)
+        assert task.cancelled()
+        assert task.cancelling() == 1
+        with pytest.raises(asyncio.CancelledError, match="from outside"):
+            task.result()
+
+    run(main)
+    assert all(task.done() for task in tasks)
+
+
+def test_child_fails_during_the_exit(run: Run) -> None:
+    """C10: a child that fails while the exit waits leaves no cancel count on the parent."""
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as tg:
+                tg.create_task(fail(ValueError()))
+                tg.create_background_task(forever())
+        await assert_clean()
+
+    run(main)
+
+
+def test_child_fails_during_the_body(run: Run) -> None:
+    """C10: a child that fails while the body waits leaves no cancel count on the parent."""
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as tg:
+                tg.create_task(fail(ValueError()))
+                await forever()
+        await assert_clean()
+
+    run(main)
+
+
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+@pytest.mark.parametrize("awaits", [0, 1])
+def test_eager_child_fails_at_once(run_eager: Run, method: str, awaits: int) -> None:
+    """C10: an eager child that fails in its first step leaves no stale CancelledError."""
+
+    async def failing() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        log = []
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as tg:
+                getattr(tg, method)(failing())
+                log.append("the body goes on to its next await")
+                for _ in range(awaits):
+                    await asyncio.sleep(0)
+        await assert_clean()
+        assert log
+
+    run_eager(main)
+
+
+@pytest.mark.parametrize("exiting", [False, True])
+@pytest.mark.parametrize("first", ["error", "cancel"])
+def test_outer_cancel_meets_an_error(run: Run, first: str, exiting: bool) -> None:
+    """C10: errors are raised, and the cancellation that met them is raised by the next await."""
+    log = []
+
+    async def body() -> None:
+        try:
+            async with TaskGroup() as tg:
+                tg.create_task(fail_when_cancelled(ValueError("late"), 0.002))
+                if first == "error":
+                    tg.create_task(fail(ValueError("early"), 0))
+                if not exiting:
+                    await forever()
+        except* ValueError as group:
+            log.append([str(error) for error in group.exceptions])
+        await asyncio.sleep(0)
+        raise AssertionError
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await asyncio.sleep(0.002)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+        assert task.cancelling() == 1
+
+    run(main)
+    assert log == [["early", "late"] if first == "error" else ["late"]]
+
+
+def test_outer_cancel_while_a_cancelled_child_cleans_up(run: Run) -> None:
+    """C10: cancelled again from outside, the group goes on waiting for the clean-up of children."""
+    log = []
+
+    async def child() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.004)
+            log.append("clean-up")
+
+    async def body() -> None:
+        async with TaskGroup() as tg:
+            tg.create_task(child())
+            await forever()
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        for _ in range(3):
+            await asyncio.sleep(0.001)
+            task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+        assert task.cancelling() == 3
+
+    run(main)
+    assert log == ["clean-up"]
+
+
+def test_cancelled_in_the_step_in_which_the_last_child_ends(run: Run) -> None:
+    """C10: a cancellation that arrives together with the end of the last child is not lost."""
+
+    async def body(ready: asyncio.Event) -> None:
+        async with TaskGroup() as tg:
+            tg.create_task(ready.wait())
+
+    async def main() -> None:
+        for steps in range(4):
+            ready = asyncio.Event()
+            task = asyncio.create_task(body(ready))
+            await asyncio.sleep(0.001)
+            ready.set()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            ended = task.done()
+            task.cancel()
+            await asyncio.wait((task,))
+            assert task.cancelled() != ended
+
+    run(main)
+
+
+def test_child_that_was_cancelled_and_is_awaited(run: Run) -> None:
+    """C10: the CancelledError of a child that the body awaits leaves the group as itself."""
+
+    async def main() -> None:
+        with pytest.raises(asyncio.CancelledError):
+            async with TaskGroup() as tg:
+                child = tg.create_task(forever())
+                child.cancel()
+                await child
+        await assert_clean()
+
+    run(main)

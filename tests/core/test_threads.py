@@ -1,0 +1,118 @@
+"""Calls from threads that are not the event loop's."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+
+METHODS = pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+
+
+def in_thread(function: Callable[[], object]) -> BaseException | None:
+    """Call the function in a thread and wait for it; return what it raised."""
+    errors: list[BaseException | None] = []
+
+    def target() -> None:
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+        else:
+            errors.append(None)
+
+    thread = threading.Thread(target=target, name="elsewhere")
+    thread.start()
+    thread.join()
+    return errors[0]
+
+
+@METHODS
+@pytest.mark.parametrize("limit", [None, 1])
+def test_another_thread(run: Run, method: str, limit: int | None) -> None:
+    """C8: in another thread a RuntimeError says what to do instead, and the coroutine is closed."""
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            coro = forever()
+            error = in_thread(lambda: getattr(tg, method)(coro))
+            assert isinstance(error, RuntimeError)
+            assert "thread 'elsewhere'" in str(error)
+            assert f"TaskGroup.{method} was called" in str(error)
+            assert f"anyio.from_thread.run_sync(group.{method}, ...)" in str(error)
+            assert f"loop.call_soon_threadsafe(group.{method}, ...)" in str(error)
+            assert coro.cr_frame is None, "not closed"
+            assert isinstance(in_thread(lambda: getattr(tg, method)(forever)), RuntimeError)
+            assert "tasks=" not in repr(tg)
+
+    run(main)
+
+
+@METHODS
+def test_another_loop(run_plain: Run, method: str) -> None:
+    """C8: a thread with an event loop of its own is another thread all the same."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+
+            async def elsewhere() -> None:
+                getattr(tg, method)(forever())
+
+            error = in_thread(lambda: asyncio.run(elsewhere()))
+            assert isinstance(error, RuntimeError)
+            assert "thread 'elsewhere'" in str(error)
+
+    run_plain(main)
+
+
+@METHODS
+def test_another_thread_after_the_end(run_plain: Run, method: str) -> None:
+    """C8: the coroutine is closed, too, where the group has finished in the meantime."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            pass
+        coro = forever()
+        assert isinstance(in_thread(lambda: getattr(tg, method)(coro)), RuntimeError)
+        assert coro.cr_frame is None, "not closed"
+
+    run_plain(main)
+
+
+@METHODS
+def test_the_way_out(run: Run, method: str) -> None:
+    """C8: what the message proposes works: `call_soon_threadsafe` with a function."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        called = asyncio.Event()
+
+        async def child() -> None:
+            called.set()
+
+        async with TaskGroup() as tg:
+            assert in_thread(lambda: loop.call_soon_threadsafe(getattr(tg, method), child)) is None
+            await called.wait()
+
+    run(main)
+
+
+def test_cancel_from_another_thread(run: Run) -> None:
+    """C9: cancel from another thread is a RuntimeError that says what to do; nothing is cancelled."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            child: asyncio.Task[Any] = tg.create_task(asyncio.sleep(0.001, "unharmed"))
+            error = in_thread(tg.cancel)
+            assert isinstance(error, RuntimeError)
+            assert "loop.call_soon_threadsafe(group.cancel, ...)" in str(error)
+        assert child.result() == "unharmed"
+
+    run(main)
