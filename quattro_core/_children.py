@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from quattro_core import _child
 from quattro_core._child import CoroutineOrFunction
+from quattro_core._slots import Slots
 
 CALL_GRAPH = sys.version_info >= (3, 14)  # tasks know who waits for them
 
@@ -22,30 +23,29 @@ def is_base_error(error: BaseException) -> bool:
 class Children(asyncio.TaskGroup):
     """The children of a group, in the attributes and under the names of `asyncio.TaskGroup`."""
 
-    # The attributes of the standard library's constructor, which is not called: they are here, and
-    # on the group itself from their first change on. That is cheaper, where most never change.
-    _entered = False
-    _exiting = False
-    _aborting = False
-    _parent_cancel_requested = False
-    _cancel_on_enter = False
+    # The standard library's attributes. TaskGroup sets them without calling its constructor.
+    _entered: bool
+    _exiting: bool
+    _aborting: bool
+    _loop: asyncio.AbstractEventLoop
+    _parent_task: asyncio.Task[Any]
+    _parent_cancel_requested: bool
+    _tasks: set[asyncio.Task[Any]]
+    _errors: list[BaseException]
+    _base_error: BaseException | None
+    _on_completed_fut: asyncio.Future[None] | None
+    _cancel_on_enter: bool
+
     _cancel_msg: object = None
     # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
     # await it. A group that was opened by `enter` is no drop-in for one, and never does.
     _closes_refused = sys.version_info >= (3, 13)
-    _loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]  # set on entry
-    _parent_task: asyncio.Task[Any] = None  # type: ignore[assignment]  # set on entry
-    _base_error: BaseException | None = None
-    _on_completed_fut: asyncio.Future[None] | None = None
-    _tasks: set[asyncio.Task[Any]]
-    _errors: list[BaseException]
-
-    # Ours.
-    _limited = False
     # The loop while a plain child may be made at once, else False (no running loop is False).
-    _spawns_in: asyncio.AbstractEventLoop | Literal[False] = False
+    _spawns_in: asyncio.AbstractEventLoop | Literal[False]
     # Background tasks, and whether the group has cancelled them: it does that once.
-    _background: dict[asyncio.Task[Any], bool] | None = None
+    _background: dict[asyncio.Task[Any], bool] | None
+    # None without a limit.
+    _slots: Slots | None
 
     # What the children report
 

@@ -49,7 +49,7 @@ class Lifecycle(Children):
             self._closes_refused = True
         self._parent_task = parent_task
         self._entered = True
-        if not self._limited:
+        if self._slots is None:
             self._spawns_in = loop
         if self._cancel_on_enter:
             self.cancel(self._cancel_msg)

@@ -146,11 +146,11 @@ class Slots:
         self.free += 1
         return None
 
-    def cancel(self) -> None:
+    def cancel(self, msg: object) -> None:
         """Cancel every child that waits: their coroutines are closed and never start."""
         waiting, self._waiting = self._waiting, deque()
         for task in waiting:
-            task.cancel()
+            task.cancel(msg)
 
 
 def check_options(options: Iterable[str]) -> None:

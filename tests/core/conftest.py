@@ -75,6 +75,15 @@ async def _kill_all() -> None:
         _, others = await asyncio.wait(others, timeout=1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_collections() -> Iterable[None]:
+    """Spare the garbage collection after each run what was there before all tests."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 def _runs(factory: LoopFactory) -> Iterable[Run]:
     run = Run(factory)
     yield run
