@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from quattro_web._app_tasks import AppTasks
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._scope import APP, REQUEST, Connection
+from quattro_web._scope import APP, REQUEST, Connection, describe
 
 T = TypeVar("T")
 
@@ -53,6 +53,7 @@ class AppTaskGroup:
         Raises:
             RuntimeError: If the app has shut down, or in another thread than the event loop's. The
                 coroutine is closed.
+            TypeError: If *coro* is neither a coroutine nor a function.
 
         .. versionadded:: 0.1
         """
@@ -71,13 +72,13 @@ def app_task_group(conn: Connection) -> AppTaskGroup:
     .. versionadded:: 0.1
     """
     request = conn.get(REQUEST)
-    tasks = (request.app_tasks if request is not None else None) or conn.get("state", {}).get(APP)
-    if tasks is None:
+    # The state is that of the run which serves this connection: an app may run more than once.
+    tasks = conn.get("state", {}).get(APP) or (request and request.app_tasks)
+    if tasks is None or not tasks.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "
             "lifespan=quattro_web.task_group_lifespan(), and run its lifespan (a TestClient does "
             "so in its with block, httpx.ASGITransport does not)"
         )
         raise NoTaskGroupError(msg)
-    origin = f"{conn.get('method', 'WebSocket')} {conn.get('path', '')}"
-    return AppTaskGroup(tasks, origin)
+    return AppTaskGroup(tasks, describe(conn))

@@ -9,8 +9,7 @@ from contextvars import Context
 from typing import Any, TypeVar, cast
 
 from quattro_core import TaskGroup
-
-from quattro_web._pumps import Pump
+from quattro_web._pumps import Pump, name_of
 from quattro_web._stop import stop_server
 
 T = TypeVar("T")
@@ -38,12 +37,22 @@ class AppTasks:
         self._untold: list[BaseException] = []
 
     @property
+    def has_started(self) -> bool:
+        """Whether the lifespan of the app has come to opening the group."""
+        return self._supervisor is not None
+
+    @property
     def has_pumps(self) -> bool:
         """Whether anything is to run by itself."""
         return bool(self._pumps)
 
     async def start(self, state: Mapping[str, Any]) -> None:
         """Start the pumps. They get *state*, which the user's lifespan has yielded."""
+        if not _runs_on_asyncio():
+            if self._pumps:
+                msg = "pumps need asyncio: this app runs on another event loop"
+                raise RuntimeError(msg)
+            return  # under trio, an app that asks for no group never knows
         opened = asyncio.Event()
         self._supervisor = asyncio.create_task(self._supervise(state, opened), name="quattro_web")
         await opened.wait()
@@ -82,8 +91,15 @@ class AppTasks:
         context: Context | None,
     ) -> asyncio.Task[T | None]:
         """Run *work* until it is done, at shutdown too; its failure is logged with its origin."""
-        name = name or getattr(work, "__qualname__", None)
+        if not (asyncio.iscoroutine(work) or callable(work)):
+            msg = f"a coroutine was expected, or a function that returns one, got {work!r}"
+            raise TypeError(msg)
+        if self._supervisor is not None and self._supervisor.done():
+            _close(work)
+            msg = f"the app has shut down: it takes no more work, such as that of {origin}"
+            raise RuntimeError(msg)
         guarded = _log_failure(work, origin)
+        name = name or name_of(work)
         try:
             task = self._group.create_task(guarded, name=name, context=context)
         except BaseException:
@@ -104,36 +120,63 @@ class AppTasks:
     async def _run(self, pump: Pump, state: Mapping[str, Any]) -> None:
         try:
             await pump.run(state)
+        except (KeyboardInterrupt, SystemExit):
+            raise  # the event loop ends with these
         except asyncio.CancelledError as exc:
-            if not self._is_ending():  # it must not die in silence because something it awaited did
+            if not _is_cancelled():  # it must not die in silence because something it awaited did
                 self._failed(pump, exc)
             raise
-        except Exception as exc:
+        except BaseException as exc:  # noqa: BLE001  # it is logged, or raised at the end
             self._failed(pump, exc)
         else:
             if not self._stopping.is_set():
                 logger.warning("pump %s has returned, and does not run any more", pump.name)
 
-    def _is_ending(self) -> bool:
-        return self._stopping.is_set() or bool(self._supervisor and self._supervisor.cancelling())
-
     def _failed(self, pump: Pump, exc: BaseException) -> None:
-        if self._is_ending():
+        if _is_cancelled():
             logger.error("pump %s failed while it was being ended", pump.name, exc_info=exc)
-            self._untold.append(exc)
-            return
-        logger.critical("pump %s failed: the server has to stop", pump.name, exc_info=exc)
-        if not stop_server():
-            self._untold.append(exc)
+        elif self._stopping.is_set():
+            logger.error("pump %s failed during the shutdown", pump.name, exc_info=exc)
+        else:
+            logger.critical("pump %s failed: the server has to stop", pump.name, exc_info=exc)
+            if stop_server():
+                return
+        self._untold.append(exc)
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the current task was asked to end. A CancelledError alone does not say so."""
+    return bool(_current_task().cancelling())
+
+
+def _runs_on_asyncio() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _current_task() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
 async def _log_failure(work: Work[T], origin: str) -> T | None:
     try:
-        return await (work if asyncio.iscoroutine(work) else work())  # type: ignore[operator,misc]
-    except Exception:
-        task = cast("asyncio.Task[Any]", asyncio.current_task())
-        logger.exception("%s, handed over by %s, failed", task.get_name(), origin)
+        return await (work if asyncio.iscoroutine(work) else work())
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except asyncio.CancelledError as exc:
+        if not _is_cancelled():
+            _tell("%s, handed over by %s, was cancelled by something it awaited", origin, exc)
+        raise
+    except BaseException as exc:  # noqa: BLE001  # it is logged
+        _tell("%s, handed over by %s, failed", origin, exc)
         return None
+
+
+def _tell(message: str, origin: str, exc: BaseException) -> None:
+    logger.error(message, _current_task().get_name(), origin, exc_info=exc)
 
 
 def _close(work: object) -> None:

@@ -1,8 +1,23 @@
 """The errors of the package."""
 
+from starlette.exceptions import HTTPException
+
 
 class NoTaskGroupError(LookupError):
     """There is no task group at hand: the call that makes one is missing, and the message names it.
 
     .. versionadded:: 0.1
     """
+
+
+class DeadlineExceededError(HTTPException):
+    """A request has passed its deadline: 504 Gateway Timeout, unless the app answers otherwise.
+
+    It goes to the app's exception handlers: one for this class, for status 504 or for
+    `starlette.exceptions.HTTPException`.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self) -> None:
+        super().__init__(status_code=504)

@@ -11,11 +11,13 @@ from typing import Any, cast
 
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import HTTPConnection, Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope
-from starlette.websockets import WebSocket
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.types import Scope
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from quattro_web._errors import DeadlineExceededError
+from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 
@@ -24,14 +26,22 @@ logger = logging.getLogger("quattro_web")
 Handler = Callable[[Any, BaseException], Any]
 
 
-async def end(tasks: RequestTasks, receive: Receive, exc: BaseException | None) -> None:
+async def end(tasks: RequestTasks, exc: BaseException | None) -> None:
     """End the group of a request after the app has returned or raised, and answer what failed."""
     conn, tasks.conn = cast("Connection", tasks.conn), None
     stopped = isinstance(exc, asyncio.CancelledError)
     errors = await tasks.close(exc)
     exc = None
+    await tasks.unwatch()
+    if tasks.reason is CancelReason.DISCONNECT:
+        # What the handler's own read was told is no news, and no failure.
+        errors = [error for error in errors if not isinstance(error, ClientDisconnect)]
+    if tasks.reason is CancelReason.DEADLINE and not tasks.progress.complete:
+        errors.insert(0, DeadlineExceededError())
     if errors:
-        await _answer(errors, tasks, _connection(conn, receive, tasks), receive)
+        await _answer(errors, tasks, _connection(conn, tasks))
+    elif tasks.reason is CancelReason.DISCONNECT:
+        return  # nobody is there to be answered
     elif stopped and conn["type"] == "http" and not tasks.progress.complete:
         msg = "the request's task group was cancelled before the response was complete"
         raise RuntimeError(msg)
@@ -39,27 +49,36 @@ async def end(tasks: RequestTasks, receive: Receive, exc: BaseException | None) 
         await tasks.flush()
 
 
-async def _answer(
-    errors: list[BaseException], tasks: RequestTasks, conn: HTTPConnection, receive: Receive
-) -> None:
-    websocket = conn.scope["type"] == "websocket"
-    cut = tasks.progress.complete or (tasks.progress.started and not websocket)
+async def _answer(errors: list[BaseException], tasks: RequestTasks, conn: HTTPConnection) -> None:
     find = partial(_find_handler, conn)
+    error = errors[0] if len(errors) == 1 else _one_of(errors, find)
+    progress = tasks.progress
     try:
-        error = errors[0] if len(errors) == 1 else _one_of(errors, find)
-        handler = None if cut else find(error)
-        if handler is not None:
-            response = await _call(handler, conn, error)
-            if response is None:
-                return
-            if not tasks.progress.started:
-                await response(conn.scope, receive, tasks.forward)
-                return
-        if websocket and tasks.progress.started and not tasks.progress.complete:
-            await tasks.forward({"type": "websocket.close", "code": 1011, "reason": ""})
-        raise error
+        if isinstance(conn, WebSocket) and progress.started:
+            await _close(conn, error, tasks, find(error))
+            return
+        handler = None if progress.started or progress.complete else find(error)
+        if handler is None:
+            raise error
+        response = await _call(handler, conn, error)
+        if response is not None:
+            await response(conn.scope, tasks.inbox.receive, tasks.forward)
     finally:
         del error, errors
+
+
+async def _close(
+    websocket: WebSocket, error: BaseException, tasks: RequestTasks, handler: Handler | None
+) -> None:
+    """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error)."""
+    if isinstance(error, WebSocketDisconnect):
+        return  # the client has left, and that is what some child was told
+    if handler is not None and not isinstance(error, HTTPException):
+        await _call(handler, websocket, error)
+    if not tasks.progress.complete:
+        await tasks.forward({"type": "websocket.close", "code": 1011, "reason": ""})
+        if not isinstance(error, DeadlineExceededError):
+            raise error
 
 
 def _one_of(
@@ -82,7 +101,13 @@ def _find_handler(conn: HTTPConnection, error: BaseException) -> Handler | None:
         handler = by_status.get(error.status_code)
     for cls in type(error).__mro__:
         handler = handler or by_class.get(cls)
+    if handler is None and isinstance(error, DeadlineExceededError):
+        handler = _gateway_timeout  # of our own making, so that it is answered in any ASGI app
     return cast("Handler | None", handler)
+
+
+async def _gateway_timeout(_conn: HTTPConnection, error: BaseException) -> Response:
+    return PlainTextResponse(cast("HTTPException", error).detail, 504)
 
 
 async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) -> Response | None:
@@ -97,7 +122,7 @@ async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) ->
     return cast("Response | None", await run_in_threadpool(handler, conn, error))
 
 
-def _connection(conn: Connection, receive: Receive, tasks: RequestTasks) -> HTTPConnection:
+def _connection(conn: Connection, tasks: RequestTasks) -> HTTPConnection:
     """Return what a handler is called with: the object of whoever asked for the group.
 
     It is the one that has read the body, which a new Request could not read again.
@@ -106,5 +131,5 @@ def _connection(conn: Connection, receive: Receive, tasks: RequestTasks) -> HTTP
         return conn
     scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
     if scope["type"] == "websocket":
-        return WebSocket(scope, receive, tasks.forward)
-    return Request(scope, receive, tasks.forward)
+        return WebSocket(scope, tasks.inbox.receive, tasks.forward)
+    return Request(scope, tasks.inbox.receive, tasks.forward)

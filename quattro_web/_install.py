@@ -16,6 +16,9 @@ def install(
     *,
     pumps: Iterable[PumpFunction] = (),
     concurrency_limit: int | None = None,
+    cancel_on_disconnect: bool = False,
+    deadline: float | None = None,
+    deadline_header: str | None = None,
 ) -> None:
     """Give a Starlette or FastAPI app its task groups: one for each request, one for the app.
 
@@ -27,24 +30,41 @@ def install(
         pumps: Async functions of no arguments, or of one, which is the state that the app's
             lifespan has yielded. They run as long as the app does; see `task_group_lifespan`.
         concurrency_limit: How many children of one request may run at once. None means no limit.
+        cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
+            `quattro_web.cancel_on_disconnect`, which says so for one request.
+        deadline: After how many seconds an HTTP request is cancelled and answered with a 504; see
+            `quattro_web.set_deadline`, which says so for one request. None means no deadline.
+        deadline_header: The name of a request header in which a client may give a shorter one, in
+            seconds. A value that is no positive number is ignored. None means no such header.
 
     Raises:
         RuntimeError: If it was called before for this app, or if the app has begun to serve.
-        TypeError: If a pump is not a function or takes other arguments, or if *concurrency_limit*
-            is not an int.
-        ValueError: If *concurrency_limit* is below 1.
+        TypeError: If *app* is another ASGI app, for which there is `TaskGroupMiddleware`; if a pump
+            is not a function or takes other arguments; if *concurrency_limit* is not an int.
+        ValueError: If *concurrency_limit* is below 1, or *deadline* is not a positive number.
 
     .. versionadded:: 0.1
     """
-    if any(middleware.cls is TaskGroupMiddleware for middleware in app.user_middleware):
+    if not isinstance(app, Starlette):
+        msg = f"app must be a Starlette or FastAPI app, got {app!r}: wrap it in TaskGroupMiddleware"
+        raise TypeError(msg)
+    present: list[object] = [middleware.cls for middleware in app.user_middleware]
+    if TaskGroupMiddleware in present:
         msg = f"{app!r} has its TaskGroupMiddleware already: call install(app) once"
         raise RuntimeError(msg)
     if app.middleware_stack is not None:
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
-    pumps = tuple(pumps)
-    TaskGroupMiddleware(app, pumps=pumps, concurrency_limit=concurrency_limit)  # errors come now
-    # Starlette inserts what is added at the front of the list: its end is the innermost place.
-    app.user_middleware.append(
-        Middleware(TaskGroupMiddleware, pumps=pumps, concurrency_limit=concurrency_limit)
+    middleware = Middleware(
+        TaskGroupMiddleware,
+        pumps=tuple(pumps),
+        concurrency_limit=concurrency_limit,
+        cancel_on_disconnect=cancel_on_disconnect,
+        deadline=deadline,
+        deadline_header=deadline_header,
     )
+    middleware.cls(
+        app, **middleware.kwargs
+    )  # bad options are errors now, not with the first request
+    # Starlette inserts what is added at the front of the list: its end is the innermost place.
+    app.user_middleware.append(middleware)

@@ -58,7 +58,8 @@ def task_group_lifespan(
         async with AsyncExitStack() as stack:
             state: Mapping[str, Any] = {}
             if lifespan is not None:
-                state = await stack.enter_async_context(lifespan(app)) or {}
+                yielded = await stack.enter_async_context(lifespan(app))
+                state = yielded or {}
             tasks = AppTasks(checked)
             stack.push_async_callback(tasks.stop)
             await tasks.start(state)
@@ -103,9 +104,7 @@ async def serve_lifespan(
 
     try:
         await app(scope, receive_when_ended, send_when_started)
-    except BaseException:
-        if tasks.has_pumps and not answered:
-            logger.error("this app does not serve the ASGI lifespan protocol: no pump can run")
-        raise
     finally:
+        if tasks.has_pumps and not answered:
+            logger.error("the app has no ASGI lifespan of its own, so none of its pumps can run")
         await tasks.stop()

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_core import TaskGroup
 from quattro_web import _failures
 from quattro_web._app_tasks import AppTasks
+from quattro_web._interrupt import checked_seconds
 from quattro_web._lifespan import serve_lifespan
 from quattro_web._pumps import PumpFunction, checked_pumps
 from quattro_web._request import EndedRequest, RequestTasks
 from quattro_web._scope import REQUEST
+from quattro_web._watch import Watch
 
 
 class TaskGroupMiddleware:
@@ -28,6 +32,17 @@ class TaskGroupMiddleware:
         pumps: What runs as long as the app does; see `task_group_lifespan`. Started when the app
             has completed its start-up, ended before it begins its shutdown.
         concurrency_limit: How many children of one request may run at once. None means no limit.
+        cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
+            `quattro_web.cancel_on_disconnect`, which says so for one request.
+        deadline: After how many seconds an HTTP request is cancelled and answered with a 504; see
+            `quattro_web.set_deadline`, which says so for one request. None means no deadline.
+        deadline_header: The name of a request header in which a client may give a shorter one, in
+            seconds. A value that is no positive number is ignored. None means no such header.
+
+    Raises:
+        TypeError: If a pump is not a function or takes other arguments, or if *concurrency_limit*
+            is not an int.
+        ValueError: If *concurrency_limit* is below 1, or *deadline* is not a positive number.
 
     .. versionadded:: 0.1
     """
@@ -38,38 +53,66 @@ class TaskGroupMiddleware:
         *,
         pumps: Iterable[PumpFunction] = (),
         concurrency_limit: int | None = None,
+        cancel_on_disconnect: bool = False,
+        deadline: float | None = None,
+        deadline_header: str | None = None,
     ) -> None:
         TaskGroup(concurrency_limit=concurrency_limit)  # a bad limit is an error now
         self.app = app
         self._pumps = checked_pumps(pumps)
         self._limit = concurrency_limit
+        self._cancel_on_disconnect = cancel_on_disconnect
+        self._deadline = checked_seconds("deadline", deadline)
+        self._deadline_header = deadline_header.lower().encode() if deadline_header else None
+        self._watches = cancel_on_disconnect or bool(deadline or deadline_header)
         self._ended = EndedRequest(None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
         kind = scope["type"]
         if kind == "lifespan":
-            app_tasks = AppTasks(self._pumps)
-            self._ended = EndedRequest(app_tasks)
-            await serve_lifespan(self.app, app_tasks, scope, receive, send)
+            run = AppTasks(self._pumps)
+            self._ended = EndedRequest(run)
+            await serve_lifespan(self.app, run, scope, receive, send)
             return
         outer: RequestTasks | EndedRequest | None = scope.get(REQUEST)
         if kind not in ("http", "websocket") or (outer is not None and outer.group is not None):
             await self.app(scope, receive, send)
             return
         # In a sub-app with a middleware of its own, this one is nearer to the handler: it answers.
-        app_tasks = self._ended.app_tasks or (outer.app_tasks if outer is not None else None)
-        tasks = scope[REQUEST] = RequestTasks(scope, send, self._limit, app_tasks)
+        app_tasks: AppTasks | None = self._ended.app_tasks
+        if app_tasks is None and outer is not None:
+            app_tasks = outer.app_tasks
+        tasks = scope[REQUEST] = RequestTasks(scope, receive, send, self._limit, app_tasks)
+        if self._watches:
+            self._watch(tasks, scope)
         error: BaseException | None = None
         try:
             try:
-                await self.app(scope, receive, tasks.send)
+                await self.app(scope, tasks.inbox.receive, tasks.send)
             except BaseException as exc:
                 if tasks.group is None:
                     raise
                 error = exc
             if tasks.group is not None:
-                await _failures.end(tasks, receive, error)
+                await _failures.end(tasks, error)
         finally:
             scope[REQUEST] = outer or self._ended
             del error
+            if tasks.watch is not None:
+                await tasks.unwatch()
+
+    def _watch(self, tasks: RequestTasks, scope: Scope) -> None:
+        watch = tasks.watch = Watch(tasks, scope)
+        if self._cancel_on_disconnect:
+            watch.disconnect(cancels=True)
+        if scope["type"] == "http":
+            watch.deadline(self._deadline_of(scope))
+
+    def _deadline_of(self, scope: Scope) -> float | None:
+        for name, value in scope["headers"] if self._deadline_header else ():
+            if name == self._deadline_header:
+                with suppress(ValueError):
+                    asked = checked_seconds("deadline", float(value))
+                    return min(asked or math.inf, self._deadline or math.inf)
+        return self._deadline

@@ -67,7 +67,13 @@ def _takes_state(function: Callable[..., Any]) -> bool:
     return bool(required)
 
 
-def _name(function: Callable[..., Any]) -> str:
+def name_of(function: object) -> str | None:
+    """Return the name of a function or coroutine, as its author knows it; None if it has none."""
     while isinstance(function, partial):
         function = function.func
-    return getattr(function, "__qualname__", None) or repr(function)
+    name: str | None = getattr(function, "__qualname__", None)
+    return name
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return name_of(function) or repr(function)

@@ -7,16 +7,19 @@ import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, cast
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from quattro_core import TaskGroup
 from quattro_web._dependencies import guard_dependencies
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._response import Progress
+from quattro_web._gate import BODIES, ResponseGate
+from quattro_web._inbox import Inbox
+from quattro_web._reason import CancelReason
 from quattro_web._scope import REQUEST, Connection
 
 if TYPE_CHECKING:
     from quattro_web._app_tasks import AppTasks
+    from quattro_web._watch import Watch
 
 
 def request_task_group(conn: Connection) -> TaskGroup:
@@ -47,53 +50,47 @@ def request_task_group(conn: Connection) -> TaskGroup:
     return tasks.group or tasks.open_group(conn)
 
 
-class RequestTasks:
+class RequestTasks(ResponseGate):
     """One request: its task group, made at first use, and `send`, wrapped to wait for it.
 
     Until there is a group, it is a few attributes, and its `send` hands back the server's own
     awaitable. That is what a request costs that starts nothing.
     """
 
-    __slots__ = (
-        "_closed",
-        "_handled_outside",
-        "_held",
-        "_limit",
-        "_parent",
-        "_raised",
-        "_send",
-        "app_tasks",
-        "conn",
-        "group",
-        "progress",
-    )
+    group: TaskGroup | None = None
+    conn: Connection | None = None
+    reason: CancelReason | None = None  # why it was cancelled, if it was
+    watch: Watch | None = None
+    _closed = False
+    _raised: tuple[int, BaseException] | None = None
 
     def __init__(
-        self, scope: Scope, send: Send, limit: int | None, app_tasks: AppTasks | None
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        limit: int | None,
+        app_tasks: AppTasks | None,
     ) -> None:
-        self._send = send
+        super().__init__(scope, send)
+        self._is_websocket = scope["type"] == "websocket"
+        self.inbox = Inbox(receive)
         self._limit = limit
-        self._parent = _current_task()
+        self.parent = _current_task()
         # An exception that is being handled around the app is none of the handler's.
         self._handled_outside = sys.exception()
-        self._held: Message | None = None
-        self._raised: tuple[int, BaseException] | None = None
-        self._closed = False
         self.app_tasks = app_tasks
-        self.conn: Connection | None = None
-        self.group: TaskGroup | None = None
-        self.progress = Progress(scope.get("method"))
 
     def open_group(self, conn: Connection) -> TaskGroup:
         """Make the group. Its parent is the task of the middleware, whoever asks first."""
         if self.progress.complete or self._closed:
             raise RuntimeError(_COMPLETE)
-        if self._parent is None:
+        if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
         group = TaskGroup(concurrency_limit=self._limit)
         try:
-            self.group = group.enter(self._parent)
+            self.group = group.enter(self.parent)
         except RuntimeError:
             msg = (
                 "request_task_group was called in a thread, where no event loop runs: "
@@ -119,13 +116,12 @@ class RequestTasks:
         if kind.endswith("http.response.start"):
             raised = sys.exception()
             if raised is None or raised is self._handled_outside:
-                self._held = message
-                self.progress.expect(message)
+                self.hold(message)
                 return
             # Starlette sends this from its except block: it is the answer to an exception.
             self._note_raised(group, raised)
             await self._finish(group, immediate=True)
-        elif kind.startswith(_BODIES):
+        elif kind.startswith(BODIES):
             if self.progress.ends_with(message):
                 await self._finish(group)
             await self.flush()
@@ -133,18 +129,19 @@ class RequestTasks:
             await self._finish(group)
         await self.forward(message)
 
-    async def flush(self) -> None:
-        """Send the start of the response, if it was held back."""
-        if self._held is not None:
-            start, self._held = self._held, None
-            await self.forward(start)
-
-    async def forward(self, message: Message) -> None:
-        """Send a message as it is."""
-        self.progress.note(message)
-        await self._send(message)
-
     # Ending
+
+    def interrupt(self, conn: Connection, reason: CancelReason) -> None:
+        """Cancel the handler and its children, once; not when the response is complete."""
+        if self.reason is None and not self.progress.complete:
+            self.reason = reason
+            (self.group or self.open_group(conn)).cancel(reason)
+
+    async def unwatch(self) -> None:
+        """Stop watching the client and the clock."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            await watch.close()
 
     async def close(self, exc: BaseException | None) -> list[BaseException]:
         """End the group, in the frame of the middleware.
@@ -160,6 +157,8 @@ class RequestTasks:
         if exc is not None:
             self._note_raised(group, exc)
         try:
+            if exc is None and self._client_left:
+                await group.finish(immediate=True)
             await group.__aexit__(type(exc) if exc else None, exc, None)
         except BaseExceptionGroup as failed:
             errors.extend(failed.exceptions)
@@ -186,8 +185,13 @@ class RequestTasks:
             self._note_raised(group, exc)
             await group.finish(immediate=True)
         elif last:
-            await group.finish()
+            await group.finish(immediate=self._client_left)
             self._check(group)
+
+    @property
+    def _client_left(self) -> bool:
+        """Whether this is a WebSocket whose handler has returned after its client had left."""
+        return self._is_websocket and self.inbox.gone is not None
 
     async def _finish(self, group: TaskGroup, *, immediate: bool = False) -> None:
         await group.finish(immediate=immediate)
@@ -195,15 +199,14 @@ class RequestTasks:
         self._closed = True
 
     def _check(self, group: TaskGroup) -> None:
-        """Unwind, as a cancellation, to the frame of the middleware if a child has failed.
+        """Unwind, as a cancellation, to the frame of the middleware if the request has failed.
 
         Nothing of the response may leave then. The error itself is not raised here: what is around
         `send` has seen the start of a response, and would say so instead of answering the error.
         """
-        if group.exceptions:
+        if group.exceptions or self.reason is not None:
             group.cancel()
-            msg = "a task of the request's task group has failed"
-            raise asyncio.CancelledError(msg)
+            raise asyncio.CancelledError(self.reason or "a task of the request has failed")
 
     def _note_raised(self, group: TaskGroup, exc: BaseException) -> None:
         if not isinstance(exc, asyncio.CancelledError):
@@ -221,6 +224,7 @@ class EndedRequest:
     __slots__ = ("app_tasks",)
 
     group = None
+    reason = None
 
     def __init__(self, app_tasks: AppTasks | None) -> None:
         self.app_tasks = app_tasks
@@ -233,13 +237,6 @@ class EndedRequest:
 _COMPLETE = (
     "the response of this request is complete, and its task group has ended with it: "
     "hand work that outlives the response to quattro_web.app_task_group(conn)"
-)
-
-_BODIES = (
-    "http.response.body",
-    "http.response.pathsend",
-    "http.response.zerocopysend",
-    "websocket.http.response.body",
 )
 
 

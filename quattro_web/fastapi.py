@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from quattro_core import TaskGroup
 from starlette.requests import HTTPConnection
 
+from quattro_core import TaskGroup
 from quattro_web import _app_group
 from quattro_web._request import request_task_group
 

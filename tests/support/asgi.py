@@ -8,11 +8,13 @@ from typing import Any, Self, TypeVar
 
 from starlette.types import ASGIApp, Message, Scope
 
+from tests.support.clock import VirtualClockLoop
+
 T = TypeVar("T")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run a test in an event loop of its own, in debug mode; no task may be left of it."""
+    """Run a test in a loop of its own, on a virtual clock; no task may be left of it."""
 
     async def checked() -> T:
         result = await main
@@ -20,7 +22,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
         assert not left, f"tasks are left: {left}"
         return result
 
-    return asyncio.run(checked(), debug=True)
+    with asyncio.Runner(debug=True, loop_factory=VirtualClockLoop) as runner:
+        return runner.run(checked())
 
 
 class Exchange:
@@ -32,6 +35,7 @@ class Exchange:
         path: The path, with a query string if there is one.
         headers: The request's headers.
         body: The request's body, in the pieces in which it arrives.
+        unfinished: Whether more of the body is to come, by `upload`.
         extensions: The ASGI extensions of the server.
         log: Where the messages are noted, as text, between the test's own entries.
         on_send: Awaited with each message, as a slow client makes a server wait.
@@ -44,7 +48,8 @@ class Exchange:
         *,
         method: str = "GET",
         headers: Iterable[tuple[str, str]] = (),
-        body: Iterable[bytes] = (),
+        body: Iterable[bytes] | None = None,
+        unfinished: bool = False,
         extensions: dict[str, Any] | None = None,
         log: list[str] | None = None,
         on_send: Callable[[Message], Coroutine[Any, Any, None]] | None = None,
@@ -74,10 +79,8 @@ class Exchange:
         self.error: BaseException | None = None
         self._on_send = on_send
         self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        pieces = list(body) or [b""]
-        for piece in pieces[:-1]:
-            self._inbox.put_nowait({"type": "http.request", "body": piece, "more_body": True})
-        self._inbox.put_nowait({"type": "http.request", "body": pieces[-1], "more_body": False})
+        for number, piece in enumerate(pieces := [b""] if body is None else list(body), 1):
+            self.upload(piece, more=number < len(pieces) or unfinished)
 
     async def run(self) -> Self:
         """Let the app serve the request; what it raises is kept in `error`, as by a server."""
@@ -89,8 +92,17 @@ class Exchange:
         return self
 
     def disconnect(self) -> None:
-        """Leave."""
+        """Leave, after all that was sent before."""
         self._inbox.put_nowait({"type": "http.disconnect"})
+
+    def disconnect_after(self, seconds: float) -> Self:
+        """Leave in a while."""
+        asyncio.get_running_loop().call_later(seconds, self.disconnect)
+        return self
+
+    def upload(self, piece: bytes, *, more: bool = True) -> None:
+        """Send a piece of the body."""
+        self._inbox.put_nowait({"type": "http.request", "body": piece, "more_body": more})
 
     async def receive(self) -> Message:
         message = await self._inbox.get()

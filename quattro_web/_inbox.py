@@ -1,0 +1,115 @@
+"""The only reader of the server's `receive`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+
+from starlette.types import Message, Receive
+
+logger = logging.getLogger("quattro_web")
+
+DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
+
+
+class Inbox:
+    """What the client sends, in order, and the news that it has left.
+
+    Each message is passed on as it comes, until somebody wants to know of the client's leaving
+    while the app reads nothing. Then a task reads ahead, and the app gets its messages from there:
+    one that it has not taken yet and no more, so that a body that arrives faster than it is read is
+    held up where it comes from. After the end of the body there is nothing left but the news.
+    """
+
+    gone: Message | None = None  # remembered for ever: hypercorn tells it once, then hangs
+    _on_gone: Callable[[], None] | None = None
+    _reader: asyncio.Task[None] | None = None
+    _reading = 0
+    _touched = False
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+
+    async def receive(self) -> Message:
+        """Return the next message, for the app."""
+        if self.gone is not None:
+            return self.gone
+        if self._reader is not None:
+            return await self._next()
+        self._touched = True
+        self._reading += 1
+        try:
+            # Awaited as it is: granian's receive() returns no coroutine.
+            message = await self._receive()
+        finally:
+            self._reading -= 1
+        if message["type"] in DISCONNECTS:
+            self._left(message)
+        elif self._on_gone is not None:
+            self._start()
+        return message
+
+    def watch(self, on_gone: Callable[[], None], *, touch: bool) -> None:
+        """Call *on_gone*, once, when the client has left.
+
+        Args:
+            on_gone: A plain function.
+            touch: Whether reading may begin before the app does. Where the client waits for
+                ``100 Continue``, the first read is what sends it.
+        """
+        self._on_gone = on_gone
+        if self.gone is not None:
+            on_gone()
+        elif touch or self._touched:
+            self._start()
+
+    async def close(self) -> None:
+        """End the reading ahead."""
+        self._on_gone = None
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait((self._reader,))
+
+    def _start(self) -> None:
+        # While the app itself waits for a message there must be no second reader: it tells.
+        if self._reader is None and not self._reading:
+            self._messages: deque[Message] = deque()
+            self._arrived = asyncio.Event()
+            self._taken = asyncio.Event()
+            self._reader = asyncio.create_task(self._read(), name="quattro_web disconnect watcher")
+
+    async def _read(self) -> None:
+        try:
+            while self.gone is None:
+                message = await self._receive()
+                if message["type"] in DISCONNECTS:
+                    self._left(message)
+                    return
+                self._messages.append(message)
+                self._arrived.set()
+                if message.get("more_body", True):
+                    await self._taken.wait()
+                self._taken.clear()
+        except Exception:
+            logger.exception("receive() of the server failed while the client was watched")
+        finally:
+            self._arrived.set()
+
+    async def _next(self) -> Message:
+        while not self._messages:
+            if self.gone is not None:
+                return self.gone
+            if self._reader is None or self._reader.done():
+                return await self._receive()
+            self._arrived.clear()
+            await self._arrived.wait()
+        self._taken.set()
+        return self._messages.popleft()
+
+    def _left(self, message: Message) -> None:
+        self.gone = message
+        on_gone, self._on_gone = self._on_gone, None
+        if on_gone is not None:
+            on_gone()

@@ -1,0 +1,117 @@
+"""Asking for a request to be cancelled when its client leaves, or when it takes too long."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import cast
+
+from quattro_web._errors import NoTaskGroupError
+from quattro_web._reason import CancelReason
+from quattro_web._request import EndedRequest, RequestTasks
+from quattro_web._scope import REQUEST, Connection
+from quattro_web._watch import Watch
+
+
+def cancel_on_disconnect(conn: Connection, on: bool = True) -> None:  # noqa: FBT001, FBT002
+    """Cancel the handler of this request, and its children, when its client leaves.
+
+    For one route, called at the begin of its handler or in a dependency; for the whole app there is
+    ``install(app, cancel_on_disconnect=True)``, which it can turn off for one. What is cancelled
+    sees a `CancelledError` whose reason is `CancelReason.DISCONNECT`. Nothing is cancelled when the
+    response is complete. Requests that are answered within 50 ms are never watched.
+
+    Args:
+        conn: The request or the WebSocket.
+        on: Whether to cancel it.
+
+    Raises:
+        NoTaskGroupError: If TaskGroupMiddleware is not installed.
+
+    .. versionadded:: 0.1
+    """
+    _watch(conn).disconnect(cancels=on)
+
+
+def set_deadline(conn: Connection, seconds: float | None) -> None:
+    """Give this request some seconds from now: then it is cancelled and answered with a 504.
+
+    For one route, called at the begin of its handler or in a dependency; for the whole app there is
+    ``install(app, deadline=...)``, which it replaces for this one. The handler and its children are
+    cancelled, with `CancelReason.DEADLINE` for a reason, and the app's exception handlers answer a
+    `DeadlineExceededError`. A response that has begun is cut. The log names what was still running.
+
+    Args:
+        conn: The request or the WebSocket.
+        seconds: A positive number of seconds. None means that there is no deadline.
+
+    Raises:
+        NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        ValueError: If *seconds* is not positive and finite.
+
+    .. versionadded:: 0.1
+    """
+    _watch(conn).deadline(checked_seconds("seconds", seconds))
+
+
+@contextmanager
+def uninterrupted(conn: Connection) -> Iterator[None]:
+    """Keep a disconnect or a deadline from cutting a section of a request.
+
+    ::
+
+        with uninterrupted(request):
+            await charge(card)
+            await store(receipt)
+
+    What comes meanwhile cancels the request at the end of the section. Other cancellations, such
+    as the failure of a child, are not held up.
+
+    Args:
+        conn: The request or the WebSocket.
+
+    Raises:
+        NoTaskGroupError: If TaskGroupMiddleware is not installed.
+
+    .. versionadded:: 0.1
+    """
+    watch = _watch(conn)
+    watch.enter_uninterrupted()
+    try:
+        yield
+    finally:
+        watch.exit_uninterrupted()
+
+
+def cancel_reason(conn: Connection) -> CancelReason | None:
+    """Return why the task group of this request has cancelled it; None if it has not.
+
+    Args:
+        conn: The request or the WebSocket.
+
+    .. versionadded:: 0.1
+    """
+    request = conn.get(REQUEST)
+    return None if request is None else cast("CancelReason | None", request.reason)
+
+
+def checked_seconds(name: str, seconds: float | None) -> float | None:
+    """Return a duration that was given as argument *name*, if it is one."""
+    if seconds is not None and not (0 < seconds < math.inf):
+        msg = f"{name} must be a positive number of seconds or None, got {seconds!r}"
+        raise ValueError(msg)
+    return seconds
+
+
+def _watch(conn: Connection) -> Watch:
+    request: RequestTasks | EndedRequest | None = conn.get(REQUEST)
+    if request is None:
+        msg = "this request is not watched: call quattro_web.install(app)"
+        raise NoTaskGroupError(msg)
+    if isinstance(request, EndedRequest):
+        msg = "this request has ended: there is nothing left to cancel"
+        raise RuntimeError(msg)  # noqa: TRY004  # of its time, not of its type
+    if request.watch is None:
+        request.watch = Watch(request, conn)
+    return request.watch

@@ -1,0 +1,232 @@
+"""A request that takes too long is cancelled and answered with a 504."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from quattro_web import (
+    CancelReason,
+    DeadlineExceededError,
+    TaskGroupMiddleware,
+    cancel_reason,
+    install,
+    request_task_group,
+    set_deadline,
+    uninterrupted,
+)
+from tests.support.asgi import Exchange, Socket, get, run
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def app_of(endpoint: Endpoint, *, handlers: Any = None, **options: Any) -> Starlette:
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=handlers)
+    install(app, **options)
+    return app
+
+
+async def slow(request: Request) -> Response:
+    await asyncio.sleep(60)
+    return PlainTextResponse("late")
+
+
+async def timed(app: Any, **options: Any) -> tuple[Exchange, float]:
+    exchange = await get(app, **options)
+    return exchange, asyncio.get_running_loop().time()
+
+
+def test_deadline_of_the_app() -> None:
+    """R8: The request is cancelled at the deadline of the app, and the client gets a 504."""
+    exchange, seconds = run(timed(app_of(slow, deadline=5)))
+    assert (exchange.status, exchange.body, seconds) == (504, b"Gateway Timeout", 5)
+    assert exchange.error is None
+
+
+def test_deadline_of_one_route() -> None:
+    """R8: One route may have a deadline of its own, shorter, longer or none."""
+
+    async def endpoint(request: Request) -> Response:
+        seconds = request.query_params["seconds"]
+        set_deadline(request, None if seconds == "none" else float(seconds))
+        return await slow(request)
+
+    app = app_of(endpoint, deadline=5)
+    for own, seen in (("1", (504, 1)), ("10", (504, 10)), ("none", (200, 60))):
+        exchange, seconds = run(timed(app, path=f"/?seconds={own}"))
+        assert (exchange.status, seconds) == seen
+
+
+def test_children_are_cancelled_too() -> None:
+    """R8: Children are cancelled with the handler, with a reason of its own, and are awaited."""
+    log: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError as exc:
+            log.append(f"child: {exc}")
+            raise
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(child())
+        try:
+            await asyncio.sleep(60)
+        finally:
+            log.append(f"handler: {cancel_reason(request)}")
+        raise AssertionError
+
+    run(get(app_of(endpoint, deadline=5), log=log))
+    reason = CancelReason.DEADLINE.value
+    assert sorted(log[:2]) == [f"child: {reason}", f"handler: {reason}"]
+    assert log[2:] == ["start 504", "body Gateway Timeout"]
+
+
+def test_children_count_after_the_handler_has_returned() -> None:
+    """R8: The deadline holds for the children that the response waits for, too."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(asyncio.sleep(60))
+        return PlainTextResponse("never seen")
+
+    exchange, seconds = run(timed(app_of(endpoint, deadline=5)))
+    assert (exchange.status, seconds) == (504, 5)
+
+
+@pytest.mark.parametrize("key", [504, DeadlineExceededError, HTTPException])
+def test_app_answers_with_its_own_handler(key: Any) -> None:
+    """R8: The app's handlers answer: by status, by class, or by HTTPException."""
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        return PlainTextResponse(f"own {type(exc).__name__}", 599)
+
+    exchange = run(get(app_of(slow, deadline=5, handlers={key: handler})))
+    assert (exchange.status, exchange.body) == (599, b"own DeadlineExceededError")
+
+
+def test_any_asgi_app_is_answered() -> None:
+    """R8: An ASGI app without exception handlers gets its 504 as well."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(60)
+
+    exchange = run(get(TaskGroupMiddleware(app, deadline=5)))
+    assert (exchange.status, exchange.error) == (504, None)
+
+
+def test_stream_that_has_begun_is_cut() -> None:
+    """R8, R5: A stream that has begun is cut."""
+
+    async def endpoint(request: Request) -> Response:
+        async def chunks() -> AsyncIterator[str]:
+            while True:
+                yield "tick"
+                await asyncio.sleep(2)
+
+        return StreamingResponse(chunks())
+
+    exchange = run(get(app_of(endpoint, deadline=5)))
+    assert exchange.body == b"tick" * 3
+    assert not exchange.is_complete
+    assert isinstance(exchange.error, DeadlineExceededError)
+
+
+def test_log_names_what_was_still_running(caplog: pytest.LogCaptureFixture) -> None:
+    """R8: The log names the request, how long it took, and each task with the line it hangs at."""
+
+    async def query() -> None:
+        await asyncio.sleep(60)
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(query(), name="the query")
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    with caplog.at_level(logging.WARNING, "quattro_web"):
+        run(get(app_of(endpoint, deadline=5)))
+    [message] = [record.getMessage() for record in caplog.records]
+    assert message.startswith("GET / has passed its deadline after 5.000 s; still running: handler")
+    assert "the query (sleep, " in message
+
+
+def test_client_may_shorten_the_deadline() -> None:
+    """R8: A header of the client may shorten the deadline, never lengthen it."""
+    app = app_of(slow, deadline=5, deadline_header="X-Timeout")
+    for value, seconds in (("2", 2), ("50", 5), ("nonsense", 5), ("-1", 5), ("nan", 5), ("inf", 5)):
+        assert run(timed(app, headers=[("x-timeout", value)]))[1] == seconds
+    assert run(timed(app_of(slow, deadline=5), headers=[("x-timeout", "2")]))[1] == 5
+    assert (
+        run(timed(app_of(slow, deadline_header="x-timeout"), headers=[("x-timeout", "2")]))[1] == 2
+    )
+
+
+def test_request_in_time_leaves_nothing_behind() -> None:
+    """R8, R9: A request that is in time is not touched, and its timers are gone with it."""
+
+    async def quick(request: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def main() -> None:
+        app = app_of(quick, deadline=5, cancel_on_disconnect=True)
+        assert (await get(app)).body == b"ok"
+        await asyncio.sleep(60)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+    run(main())
+
+
+def test_uninterrupted_section_is_finished_first() -> None:
+    """R8: A deadline does not cut a section that must not be cut; it is kept at its end."""
+
+    async def endpoint(request: Request) -> Response:
+        with uninterrupted(request):
+            await asyncio.sleep(7)
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    exchange, seconds = run(timed(app_of(endpoint, deadline=5)))
+    assert (exchange.status, seconds) == (504, 7)
+
+
+def test_websocket_has_only_a_deadline_of_its_own() -> None:
+    """R8, R6: The app's deadline is for HTTP; a WebSocket may set one, and is closed with 1011."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await asyncio.sleep(30)
+        set_deadline(websocket, 5)
+        await asyncio.sleep(60)
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app, deadline=5)
+
+    async def main() -> float:
+        socket = await Socket(app).run()
+        assert socket.log == ["accept", "close 1011"]
+        assert socket.error is None
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 35
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_bad_deadline_is_an_error(seconds: float) -> None:
+    """R8: A deadline that is no positive number is an error that names it, when it is set."""
+    with pytest.raises(ValueError, match="deadline must be a positive number"):
+        install(Starlette(), deadline=seconds)
+
+    async def endpoint(request: Request) -> Response:
+        with pytest.raises(ValueError, match="seconds must be a positive number"):
+            set_deadline(request, seconds)
+        return Response()
+
+    assert run(get(app_of(endpoint))).status == 200

@@ -1,0 +1,341 @@
+"""The client leaves, and its request is cancelled, where that was asked for."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
+
+from quattro_web import (
+    CancelReason,
+    TaskGroupMiddleware,
+    cancel_on_disconnect,
+    cancel_reason,
+    install,
+    request_task_group,
+    uninterrupted,
+)
+from tests.support.asgi import Exchange, run
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def app_of(endpoint: Endpoint, **options: Any) -> Starlette:
+    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
+    install(app, **{"cancel_on_disconnect": True, **options})
+    return app
+
+
+async def hang(log: list[str], name: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError as exc:
+        seconds = asyncio.get_running_loop().time()
+        log.append(f"{name} cancelled after {seconds:.2f} s: {exc}")
+        raise
+
+
+REASON = CancelReason.DISCONNECT.value
+
+
+def test_handler_and_children_are_cancelled_with_a_reason() -> None:
+    """R7: The handler and its children are cancelled at the notice, with a reason of its own."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(hang(log, "child"))
+        try:
+            await hang(log, "handler")
+        finally:
+            log.append(repr(cancel_reason(request)))
+        raise AssertionError
+
+    async def main() -> Exchange:
+        return await Exchange(app_of(endpoint), log=log).disconnect_after(1).run()
+
+    exchange = run(main())
+    assert sorted(log) == [
+        f"<CancelReason.DISCONNECT: {REASON!r}>",
+        f"child cancelled after 1.00 s: {REASON}",
+        f"handler cancelled after 1.00 s: {REASON}",
+    ]
+    assert exchange.error is None, "nothing for the server's log"
+
+
+def test_client_that_left_before_it_was_watched() -> None:
+    """R7: A client that leaves at once is noticed within 100 ms."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await hang(log, "handler")
+        raise AssertionError
+
+    async def main() -> None:
+        exchange = Exchange(app_of(endpoint), log=log)
+        exchange.disconnect()
+        await exchange.run()
+
+    run(main())
+    assert log == [f"handler cancelled after 0.05 s: {REASON}"]
+
+
+def test_nothing_is_cancelled_where_it_was_not_asked_for() -> None:
+    """R7: By default, a handler goes on when its client has left."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.sleep(2)
+        log.append("done")
+        return Response()
+
+    async def main() -> None:
+        app = app_of(endpoint, cancel_on_disconnect=False)
+        await Exchange(app, log=log).disconnect_after(1).run()
+
+    run(main())
+    assert log[0] == "done"
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_one_route_asks_for_itself(on: bool) -> None:
+    """R7: One route may ask for it, or refuse it, whatever holds for the app."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        cancel_on_disconnect(request, on)
+        await asyncio.sleep(2)
+        log.append("done")
+        return Response()
+
+    async def main() -> None:
+        app = app_of(endpoint, cancel_on_disconnect=not on)
+        await Exchange(app, log=log).disconnect_after(1).run()
+
+    run(main())
+    assert ("done" in log) is not on
+
+
+def test_body_is_neither_lost_nor_reordered() -> None:
+    """R7: A body that is streamed while the client is watched arrives whole, in order."""
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.sleep(1)  # watched by now, before the first piece was read
+        pieces = []
+        async for piece in request.stream():
+            pieces.append(piece)
+            await asyncio.sleep(1)
+        return PlainTextResponse(b"|".join(pieces))
+
+    async def main() -> Exchange:
+        exchange = Exchange(app_of(endpoint), method="POST", body=[b"0"], unfinished=True)
+        for number in range(1, 6):
+            upload = partial(exchange.upload, b"%d" % number, more=number < 5)
+            asyncio.get_running_loop().call_later(number / 2, upload)
+        return await exchange.run()
+
+    assert run(main()).body == b"0|1|2|3|4|5|"
+
+
+def test_reading_ahead_is_bounded() -> None:
+    """R7: At most one message is read ahead of an app that does not read."""
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        await asyncio.sleep(0)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(5)
+        assert read == 1
+        await receive()
+        await asyncio.sleep(5)
+        assert read == 2
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
+
+
+def test_nothing_is_read_before_100_continue() -> None:
+    """R7: With ``Expect: 100-continue`` nothing is read before the app does: reading sends it."""
+    log: list[str] = []
+
+    async def receive() -> Message:
+        log.append("read")
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(5)
+        log.append("app reads")
+        await receive()
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    scope: Scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/",
+        "headers": [(b"expect", b"100-continue")],
+    }
+    run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
+    assert log == ["app reads", "read"]
+
+
+def test_one_reader_in_all() -> None:
+    """R7: While the app waits for a message, nobody else does (trap: second reader)."""
+    readers = most = 0
+    released = asyncio.Event()
+
+    async def receive() -> Message:
+        nonlocal readers, most
+        readers += 1
+        most = max(most, readers)
+        await released.wait()
+        readers -= 1
+        return {"type": "http.disconnect"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asyncio.get_running_loop().call_later(5, released.set)
+        assert await receive() == await receive() == {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
+    assert most == 1
+
+
+def test_receive_that_is_no_coroutine() -> None:
+    """R7: The server's receive() may return any awaitable, as granian's (trap: create_task)."""
+
+    def receive() -> "asyncio.Future[Message]":
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_later(1, future.set_result, {"type": "http.disconnect"})
+        return future
+
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hang(log, "handler")
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
+    assert len(log) == 1
+
+
+def test_complete_response_is_never_cancelled() -> None:
+    """R7: What runs after the response is not cancelled (trap: BackgroundTasks cancelled)."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        async def background() -> None:
+            await asyncio.sleep(5)
+            log.append("background task done")
+
+        await asyncio.sleep(1)
+        return PlainTextResponse("ok", background=BackgroundTask(background))
+
+    async def main() -> None:
+        await Exchange(app_of(endpoint), log=log).disconnect_after(2).run()
+
+    run(main())
+    assert log == ["start 200", "body ok", "background task done"]
+
+
+def test_stream_is_cancelled_with_its_producers() -> None:
+    """R7, R2: A stream whose client leaves ends with its producers."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        async def chunks() -> AsyncIterator[str]:
+            while True:
+                yield "tick"
+                await asyncio.sleep(10)
+
+        request_task_group(request).create_background_task(hang(log, "producer"))
+        return StreamingResponse(chunks())
+
+    async def main() -> Exchange:
+        return await Exchange(app_of(endpoint), log=log).disconnect_after(15).run()
+
+    exchange = run(main())
+    assert log[:3] == ["start 200", "chunk tick", "chunk tick"]
+    assert log[3].startswith("producer cancelled after 15.00 s")
+    assert exchange.error is None
+    assert not exchange.is_complete
+
+
+def test_uninterrupted_section_is_finished_first() -> None:
+    """R7: A section that must not be cut runs to its end; then the request is cancelled."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        with uninterrupted(request):
+            await asyncio.sleep(2)
+            log.append("charged and stored")
+        await hang(log, "handler")
+        raise AssertionError
+
+    async def main() -> None:
+        await Exchange(app_of(endpoint), log=log).disconnect_after(1).run()
+
+    run(main())
+    assert log == ["charged and stored", f"handler cancelled after 2.00 s: {REASON}"]
+
+
+def test_handler_that_reads_is_told_by_its_own_read() -> None:
+    """R7: A handler that reads the body when its client leaves is cancelled once, and no more."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            await request.body()
+        except (ClientDisconnect, asyncio.CancelledError) as exc:
+            log.append(type(exc).__name__)
+            raise
+        raise AssertionError
+
+    async def main() -> Exchange:
+        exchange = Exchange(app_of(endpoint), method="POST", body=[b"half"], unfinished=True)
+        return await exchange.disconnect_after(1).run()
+
+    exchange = run(main())
+    assert len(log) == 1
+    assert exchange.error is None
+
+
+def test_clean_up_that_fails_is_not_lost(caplog: pytest.LogCaptureFixture) -> None:
+    """R7, C5: A bug in the clean-up of a cancelled handler leaves the app, for the server's log."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    async def main() -> Exchange:
+        return await Exchange(app_of(endpoint)).disconnect_after(1).run()
+
+    with caplog.at_level(logging.INFO, "quattro_web"):
+        exchange = run(main())
+    assert isinstance(exchange.error, ZeroDivisionError)
+    assert [record.getMessage() for record in caplog.records] == [
+        "GET /: the client has left, its handler is cancelled"
+    ]
