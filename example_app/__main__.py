@@ -51,5 +51,5 @@ def main() -> None:
         Server(create_app(settings)).run(sockets=[listener])
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no branch
     main()

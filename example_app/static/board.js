@@ -65,7 +65,9 @@ function addRow({ target, recent }, skew = 0) {
   text(card, ".name", target.name);
   text(card, ".url", target.url);
   card.querySelector(".url").title = target.url;
-  card.querySelector(".history").href = `/history/${encodeURIComponent(target.name)}`;
+  const link = card.querySelector(".history");
+  link.href = `/history/${encodeURIComponent(target.name)}`;
+  link.onclick = (event) => { event.preventDefault(); showHistory(target.name, link.href); };
   const button = card.querySelector(".check");
   button.setAttribute("aria-label", `Check ${target.name}`);
   button.onclick = () => check(button, [target.name]);
@@ -94,9 +96,9 @@ function drawRow(row) {
   if (last) {
     const times = recent.filter((result) => result.state !== "down").map((result) => result.seconds);
     text(card, ".latency", state === "down" ? last.status ?? "–" : duration(last.seconds));
-    text(card, ".latency-caption", state === "down" ? (last.status ? "status" : "no answer") : `peak ${duration(Math.max(...times))}`);
+    text(card, ".latency-caption", state === "down" ? (last.status ? "status" : "no answer") : `response, peak ${duration(Math.max(...times))}`);
     text(card, ".uptime", percent(times.length / recent.length));
-    text(card, ".uptime-caption", recent.length > 1 ? `of the last ${recent.length} checks` : "of one check");
+    text(card, ".uptime-caption", `of ${recent.length} ${recent.length === 1 ? "check" : "checks"} good`);
     const error = card.querySelector(".error");
     error.hidden = !last.error;
     error.textContent = last.error;
@@ -181,6 +183,24 @@ async function check(button, names) {
   }
 }
 
+async function showHistory(name, url) {
+  const cells = (result) => [
+    new Date(result.at * 1000).toLocaleString(),
+    LABELS[result.state],
+    result.state === "down" ? result.error : duration(result.seconds),
+  ];
+  const line = (result) => {
+    const row = document.createElement("tr");
+    row.dataset.state = result.state;
+    for (const cell of cells(result)) row.insertCell().textContent = cell;
+    return row;
+  };
+  $("log-title").textContent = name;
+  const response = await fetch(url);
+  $("log-rows").replaceChildren(...(response.ok ? (await response.json()).map(line) : []));
+  $("log").showModal();
+}
+
 async function add(event) {
   event.preventDefault();
   const { name, url, token } = Object.fromEntries(new FormData($("form")));
@@ -209,6 +229,7 @@ function problem(message) {
 $("check-all").onclick = (event) => check(event.currentTarget, [...rows.keys()]);
 $("add").onclick = () => { $("form").reset(); problem(""); $("dialog").showModal(); };
 $("cancel").onclick = () => $("dialog").close();
+$("log-close").onclick = () => $("log").close();
 $("form").onsubmit = add;
 setInterval(() => rows.forEach(drawAge), 1000);
 connect();

@@ -153,7 +153,6 @@ def served(folder: Path, targets: str = "", **environ: str) -> Iterator[Server]:
         if process.poll() is None:
             server.interrupt()
     finally:
-        if process.poll() is None:
-            process.kill()
+        process.kill()  # does nothing to one that has ended
         process.wait()
         process.stdout.close()

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
+from example_app.board import Board
 from example_app.limits import MAX_BODY
-from example_app.probe import probe
+from example_app.probe import Result, probe
 from example_app.settings import Settings
 from example_app.targets import MAX_TARGETS, Target
 from tests.example_app.support import Running, running
@@ -20,16 +21,14 @@ pytestmark = pytest.mark.anyio
 Answers = dict[str, int | Exception]
 
 
-async def next_event(board: Any, kind: str, target: str) -> Any:
-    """Return the first result of a target that a new subscriber sees."""
+async def first_result(board: Board, name: str) -> Result:
+    """Return the first result of a target, as soon as it is there."""
+    seen: list[Result] = []
     with board.subscribe() as subscription:
-        while True:
-            event = await subscription.next()
-            rows = getattr(event, "rows", [])
-            for seen in [row.recent for row in rows if row.target.name == target and row.recent]:
-                return seen[-1]
-            if getattr(event, kind, None) == target:
-                return event
+        while not seen:
+            await subscription.next()
+            seen = next(row.recent for row in board.snapshot().rows if row.target.name == name)
+    return seen[0]
 
 
 async def post(app: Running, headers: dict[str, str] | None = None, **body: Any) -> httpx.Response:
@@ -80,7 +79,7 @@ async def test_a_target_is_added(settings: Settings, web: Answers) -> None:
         response = await post(app)
         assert response.status_code == 201
         assert response.json()["url"] == "http://new.test/"
-        first = await next_event(app.state["board"], "target", "new")
+        first = await first_result(app.state["board"], "new")
         assert first.state == "up"
     async with running(settings) as app:
         history = (await app.client.get("/history/new")).json()
@@ -223,6 +222,22 @@ async def test_the_page_may_load_from_the_board_alone(settings: Settings, web: A
         assert "://" not in file.text.replace("http://www.w3.org/2000/svg", "").replace(
             'placeholder="https://"', ""
         )
+
+
+async def test_the_slow_service(
+    settings: Settings, web: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The slow demo service takes its time, and answers."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with running(settings) as app:
+        monkeypatch.setattr("example_app.demo.asyncio.sleep", sleep)
+        assert (await app.client.get("/demo/slow")).status_code == 200
+        monkeypatch.undo()
+    assert max(slept) >= 0.2
 
 
 @pytest.mark.parametrize(("clock", "status"), [(5.0, 503), (50.0, 200)])

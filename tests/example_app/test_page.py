@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import httpx
 import pytest
@@ -38,17 +38,18 @@ pytestmark = pytest.mark.timeout(120)
 def browser() -> Iterator[Any]:
     try:
         from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:
-        _do_without()
-    if CHROMIUM is None:
-        _do_without()
+    except ModuleNotFoundError:  # pragma: no cover - where it is missing
+        do_without()
+    if CHROMIUM is None:  # pragma: no cover - where it is missing
+        do_without()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser
         browser.close()
 
 
-def _do_without() -> None:
+def do_without() -> NoReturn:
+    """Skip a test for want of a browser; where all of it has to be tested, fail."""
     if os.environ.get("CI") == "true":
         pytest.fail(MISSING)
     pytest.skip(MISSING)
@@ -76,6 +77,17 @@ def targets(*pairs: tuple[str, str]) -> str:
 
 def card(page: Any, name: str) -> Any:
     return page.locator(".card").filter(has=page.get_by_role("heading", name=name, exact=True))
+
+
+@pytest.mark.parametrize(("ci", "outcome"), [("true", "Failed"), ("", "Skipped")])
+def test_a_missing_browser_is_no_secret(
+    monkeypatch: pytest.MonkeyPatch, ci: str, outcome: str
+) -> None:
+    """Without a browser these tests are skipped, but in CI they fail; either says how to get it."""
+    monkeypatch.setenv("CI", ci)
+    with pytest.raises(BaseException, match="apt-get install chromium") as caught:
+        do_without()
+    assert type(caught.value).__name__ == outcome
 
 
 def test_a_state_change_arrives_without_reload(page: Any, site: Site, tmp_path: Path) -> None:
@@ -146,6 +158,18 @@ def test_a_check_may_be_asked_for(page: Any, site: Site, tmp_path: Path) -> None
         card(page, "Shop").locator(".badge", has_text="Up").wait_for()
 
 
+def test_the_history_is_shown(page: Any, site: Site, tmp_path: Path) -> None:
+    """A click on History lists what was recorded of the target."""
+    site.status = 404
+    with served(tmp_path, targets(("Shop", site.url)), BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+        page.get_by_role("link", name="History").click()
+        row = page.get_by_role("dialog").locator("tbody tr")
+        row.wait_for()
+        assert row.locator("td").all_inner_texts()[1:] == ["Down", "answered with status 404"]
+
+
 # What a board may watch: the usual seconds, how much they vary, and the checks that failed.
 SERVICES: dict[str, tuple[float, float, range]] = {
     "Web shop": (0.08, 0.3, range(0)),
@@ -174,7 +198,9 @@ def test_a_screenshot_is_there_to_be_looked_at(
     page.set_viewport_size({"width": width, "height": height})
     with served(tmp_path, targets(*urls.items()), BOARD_INTERVAL="3600") as server:
         page.goto(server.url)
-        page.locator(".uptime-caption", has_text="60 checks").nth(len(SERVICES) - 1).wait_for()
+        page.locator(".uptime-caption", has_text="of 60 checks good").nth(
+            len(SERVICES) - 1
+        ).wait_for()
         ARTIFACTS.mkdir(exist_ok=True)
         page.screenshot(path=ARTIFACTS / f"status-board-{name}.png", full_page=True)
         assert page.evaluate("document.documentElement.scrollWidth") <= width

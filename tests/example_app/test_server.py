@@ -43,7 +43,7 @@ def test_it_runs_out_of_the_box(tmp_path: Path) -> None:
     with served(tmp_path, BOARD_TARGETS=default, BOARD_INTERVAL="3600") as server:
         first: dict[str, Any] = {}
         with httpx.stream("GET", f"{server.url}/events", timeout=PATIENCE) as response:
-            for name, data in events(response):
+            for name, data in events(response):  # pragma: no branch - the stream is endless
                 rows = data["rows"] if name == "snapshot" else []
                 results = [each for row in rows for each in row["recent"]]
                 first |= {each["target"]: each for each in results}
@@ -78,7 +78,9 @@ def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Sit
         start = time.monotonic()
         status, output = server.interrupt()
         seconds = time.monotonic() - start
-        assert (status, output) == (0, "")
+        # asyncio's debug mode, on in tests, tells of slow steps: there are some on a busy machine.
+        lines = [line for line in output.splitlines() if not line.startswith("Executing <")]
+        assert (status, lines) == (0, [])
         assert seconds < 3
         for iterator in iterators:
             for _ in iterator:  # raises if the stream was cut off instead of ended
@@ -91,7 +93,7 @@ def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Sit
 
 
 def test_interrupt_ends_it_although_a_client_does_not_read(tmp_path: Path, site: Site) -> None:
-    """A browser that stands still, its buffers full, does not keep the server from ending."""
+    """A client that has asked for the events, and reads none, does not keep it from ending."""
     with served(tmp_path, TARGET.format(site.url), BOARD_INTERVAL="0.1") as server:
         with closing(socket.create_connection(("127.0.0.1", httpx.URL(server.url).port))) as still:
             still.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
@@ -126,6 +128,18 @@ def test_nothing_that_was_shown_is_lost(tmp_path: Path, site: Site) -> None:
         recorded = [row[0] for row in database.execute("SELECT id FROM result")]
     assert set(shown) <= set(recorded)
     assert len(set(recorded)) == len(recorded)
+
+
+def test_a_pump_that_fails_ends_the_server(tmp_path: Path, site: Site) -> None:
+    """When results can't be recorded any more the server does not go on as if nothing was."""
+    with served(tmp_path, TARGET.format(site.url)) as server:
+        httpx.get(f"{server.url}/healthz", timeout=PATIENCE)
+        with closing(sqlite3.connect(tmp_path / "board.db")) as database:
+            database.execute("DROP TABLE result")
+        output, _ = server.process.communicate(timeout=PATIENCE)
+    assert "pump recorder failed" in output
+    assert "no such table: result" in output
+    assert server.process.returncode != 0
 
 
 def test_an_unknown_target_can_not_be_followed(tmp_path: Path) -> None:
