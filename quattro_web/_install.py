@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -55,16 +56,13 @@ def install(
     if app.middleware_stack is not None:
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
-    middleware = Middleware(
-        TaskGroupMiddleware,
-        pumps=tuple(pumps),
-        concurrency_limit=concurrency_limit,
-        cancel_on_disconnect=cancel_on_disconnect,
-        deadline=deadline,
-        deadline_header=deadline_header,
-    )
-    middleware.cls(
-        app, **middleware.kwargs
-    )  # bad options are errors now, not with the first request
+    options: dict[str, Any] = {
+        "pumps": tuple(pumps),
+        "concurrency_limit": concurrency_limit,
+        "cancel_on_disconnect": cancel_on_disconnect,
+        "deadline": deadline,
+        "deadline_header": deadline_header,
+    }
+    TaskGroupMiddleware(app, **options)  # bad options are errors now, not with the first request
     # Starlette inserts what is added at the front of the list: its end is the innermost place.
-    app.user_middleware.append(middleware)
+    app.user_middleware.append(Middleware(TaskGroupMiddleware, **options))

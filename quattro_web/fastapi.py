@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
-from quattro_web import _app_group
+from quattro_web import _app_group, _interrupt
 from quattro_web._request import request_task_group
 
 try:
@@ -16,7 +16,7 @@ except ModuleNotFoundError as exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
     raise ModuleNotFoundError(msg, name=exc.name) from exc
 
-__all__ = ["AppTaskGroup", "RequestTaskGroup"]
+__all__ = ["AppTaskGroup", "CancelOnDisconnect", "Deadline", "RequestTaskGroup"]
 
 
 # Coroutine functions, since FastAPI runs others in a thread; not with yield, which costs as much
@@ -47,3 +47,51 @@ AppTaskGroup = Annotated[_app_group.AppTaskGroup, Depends(_app_task_group)]
 
 .. versionadded:: 0.1
 """
+
+
+def Deadline(seconds: float | None) -> Any:  # noqa: N802  # named as FastAPI's Depends
+    """Return a dependency that gives one route a deadline.
+
+    ::
+
+        @app.get("/report", dependencies=[Deadline(30)])
+        async def report() -> Report: ...
+
+    The time runs from when the dependency is solved. See `quattro_web.set_deadline`.
+
+    Args:
+        seconds: A positive number of seconds. None means that there is no deadline.
+
+    Raises:
+        ValueError: If *seconds* is not positive and finite.
+
+    .. versionadded:: 0.1
+    """
+    _interrupt.checked_seconds("seconds", seconds)
+
+    async def set_deadline(conn: HTTPConnection) -> None:
+        _interrupt.set_deadline(conn, seconds)
+
+    return Depends(set_deadline)
+
+
+def CancelOnDisconnect(on: bool = True) -> Any:  # noqa: FBT001, FBT002, N802
+    """Return a dependency that has one route cancelled when its client leaves.
+
+    ::
+
+        @app.get("/report", dependencies=[CancelOnDisconnect()])
+        async def report() -> Report: ...
+
+    See `quattro_web.cancel_on_disconnect`.
+
+    Args:
+        on: Whether it is cancelled; False for a route of an app whose others are.
+
+    .. versionadded:: 0.1
+    """
+
+    async def cancel_on_disconnect(conn: HTTPConnection) -> None:
+        _interrupt.cancel_on_disconnect(conn, on)
+
+    return Depends(cancel_on_disconnect)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -24,6 +25,7 @@ from quattro_web import (
     set_deadline,
     uninterrupted,
 )
+from quattro_web.fastapi import CancelOnDisconnect, Deadline
 from tests.support.asgi import Exchange, Socket, get, run
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -230,3 +232,23 @@ def test_bad_deadline_is_an_error(seconds: float) -> None:
         return Response()
 
     assert run(get(app_of(endpoint))).status == 200
+
+
+def test_fastapi_dependencies() -> None:
+    """R7, R8: In FastAPI, a route asks for either in its list of dependencies."""
+    app = FastAPI()
+
+    @app.get("/", dependencies=[Deadline(2), CancelOnDisconnect()])
+    async def handler() -> None:
+        await asyncio.sleep(60)
+
+    install(app)
+
+    async def left() -> tuple[Exchange, float]:
+        exchange = await Exchange(app).disconnect_after(1).run()
+        return exchange, asyncio.get_running_loop().time()
+
+    exchange, seconds = run(timed(app))
+    assert (exchange.status, seconds) == (504, 2)
+    exchange, seconds = run(left())
+    assert (exchange.sent, seconds) == ([], 1)

@@ -6,6 +6,8 @@ from collections.abc import Awaitable
 
 import pytest
 import trio
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, request_task_group
@@ -38,6 +40,20 @@ def test_under_trio() -> None:
         "http.response.start",
         "http.response.body",
     ] * 2
+
+
+def test_lifespan_under_trio() -> None:
+    """R10: Under trio, an app without pumps has its lifespan; one with pumps is told why not."""
+
+    async def pump() -> None: ...
+
+    with TestClient(TaskGroupMiddleware(Starlette()), backend="trio") as client:
+        assert client.get("/").status_code == 404
+    with (
+        pytest.raises(RuntimeError, match="pumps need asyncio"),
+        TestClient(TaskGroupMiddleware(Starlette(), pumps=[pump]), backend="trio"),
+    ):
+        pass
 
 
 def test_send_is_the_servers_own_awaitable() -> None:
