@@ -1,0 +1,87 @@
+"""What a group leaves in memory: nothing that waits for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import weakref
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+from tests.core.test_errors import fail, fail_when_cancelled
+
+
+class Marker:
+    """An object that lives as long as the frame that holds it."""
+
+
+@pytest.mark.parametrize("how", ["body", "child", "pump", "cancel", "outer", "quiet"])
+@pytest.mark.parametrize("limit", [None, 1])
+def test_no_reference_cycles(run_plain: Run, how: str, limit: int | None) -> None:
+    """C5: neither group nor errors are part of a reference cycle: they go when nobody holds them."""
+    left: list[weakref.ref[object]] = []
+
+    async def body() -> None:
+        marker = Marker()
+        group = TaskGroup(concurrency_limit=limit)
+        left.extend([weakref.ref(marker), weakref.ref(group)])
+        async with group as tg:
+            tg.create_background_task(fail(ValueError()) if how == "pump" else forever())
+            tg.create_task(fail(ValueError()) if how == "child" else asyncio.sleep(0.001))
+            tg.create_task(asyncio.sleep(0.001))
+            if how == "body":
+                raise ValueError
+            if how == "cancel":
+                tg.cancel()
+            if how != "quiet":
+                await forever()
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            task = asyncio.create_task(body())
+            await asyncio.sleep(0.002)
+            task.cancel()
+            await asyncio.wait((task,))
+            if not task.cancelled():
+                task.exception()
+            del task
+            await asyncio.sleep(0)
+            assert [reference() for reference in left] == [None, None]
+        finally:
+            gc.enable()
+
+    run_plain(main)
+
+
+def test_group_lets_go_of_errors(run_plain: Run) -> None:
+    """C5: a group that somebody keeps holds neither its errors nor its parent task."""
+    group = TaskGroup()
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with group as tg:
+                tg.create_task(fail_when_cancelled(ValueError()))
+                await asyncio.sleep(0)
+                tg.cancel()
+
+    run_plain(main)
+    held = gc.get_referents(vars(group)) if hasattr(group, "__dict__") else []
+    assert not [one for one in held if isinstance(one, (asyncio.Task, BaseException))]
+
+
+def test_waiting_child_is_small() -> None:
+    """C11: a child that waits for its slot takes no more than a task, and no dictionary."""
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=1) as tg:
+            tg.create_task(asyncio.sleep(0))
+            task = tg.create_task(asyncio.sleep(0))
+            assert sys.getsizeof(task) <= 256
+            assert not [one for one in gc.get_referents(task) if isinstance(one, dict)]
+
+    asyncio.run(main(), debug=False)
