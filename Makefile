@@ -49,6 +49,8 @@ dist: $(VENV)/.has-test ## Build the sdist, and the wheel from it, in dist/
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 
+# Before 3.12, Python's tracing loses sight of code after a cancellation that ran: take a newer one,
+# as in `make coverage VENV=.venvs/3.13 PYTHON=python3.13`.
 coverage: $(VENV)/.has-test ## Run every test, and tell which lines and branches none of them reached
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 

@@ -69,8 +69,8 @@ def test_every_promise_has_a_test(
         for number in sorted({*promises, *tests}, key=in_order):
             mark = "" if number in promises else "  (not promised yet)"
             print(f"  {number:>3}: {len(tests.get(number, [])):3} tests{mark}")
-            if pytestconfig.get_verbosity() > 0:
-                print("".join(f"         {test}\n" for test in tests.get(number, [])), end="")
+            for test in tests.get(number, []) if pytestconfig.get_verbosity() > 0 else []:
+                print(f"         {test}")
     assert promises
     assert [number for number in promises if number not in tests] == []
 
