@@ -159,7 +159,6 @@ def check_options(options: Iterable[str]) -> None:
     By then it would be too late: nobody is there to catch it.
     """
     known = inspect.signature(asyncio.Task).parameters if sys.version_info >= (3, 14) else ()
-    for option in options:
-        if option not in known:
-            msg = f"create_task() got an unexpected keyword argument {option!r}"
-            raise TypeError(msg)
+    for option in set(options).difference(known):
+        msg = f"create_task() got an unexpected keyword argument {option!r}"
+        raise TypeError(msg)
