@@ -33,15 +33,17 @@ async def end(tasks: RequestTasks, exc: BaseException | None) -> None:
     errors = await tasks.close(exc)
     exc = None
     await tasks.unwatch()
+    await tasks.settle()
     if tasks.reason is CancelReason.DISCONNECT:
         # What the handler's own read was told is no news, and no failure.
         errors = [error for error in errors if not isinstance(error, ClientDisconnect)]
     if tasks.reason is CancelReason.DEADLINE and not tasks.progress.complete:
         errors.insert(0, DeadlineExceededError())
     if errors:
+        tasks.drop()
         await _answer(errors, tasks, _connection(conn, tasks))
     elif tasks.reason is CancelReason.DISCONNECT:
-        return  # nobody is there to be answered
+        tasks.drop()  # nobody is there to be answered
     elif stopped and conn["type"] == "http" and not tasks.progress.complete:
         msg = "the request's task group was cancelled before the response was complete"
         raise RuntimeError(msg)

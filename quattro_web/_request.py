@@ -123,6 +123,7 @@ class RequestTasks(ResponseGate):
             await self._finish(group, immediate=True)
         elif kind.startswith(BODIES):
             if self.progress.ends_with(message):
+                self.keep()
                 await self._finish(group)
             await self.flush()
         elif kind == "websocket.close":

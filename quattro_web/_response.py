@@ -45,6 +45,11 @@ class Progress:
         """Learn from the start of a response, sent or held back, how long its body will be."""
         self._expected = self._length(start)
 
+    @property
+    def is_open_ended(self) -> bool:
+        """Whether the start has not announced how long the body will be."""
+        return self._expected is None
+
     def ends_with(self, message: Message) -> bool:
         """Whether the client has the whole response when it has this message.
 
