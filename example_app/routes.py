@@ -51,6 +51,9 @@ async def _may_add(request: Request, state: AppState) -> None:
     elif settings.host not in LOOPBACK or request.url.hostname not in LOOPBACK:
         detail = "this board takes targets from its own machine only, unless BOARD_TOKEN is set"
         raise HTTPException(status.HTTP_403_FORBIDDEN, detail)
+    # Browsers name the page that sends a request; what is no browser has no such header.
+    elif request.headers.get("Origin", own := f"http://{request.url.netloc}") != own:
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "targets are added on the board's own page")
 
 
 @router.get("/check")

@@ -165,14 +165,13 @@ async def test_a_long_body_is_refused(settings: Settings, web: Answers) -> None:
 
 
 async def test_a_page_elsewhere_can_not_add_targets(settings: Settings, web: Answers) -> None:
-    """A form, which other sites may send, is not taken for JSON; nor is a name that points here."""
+    """Neither by a request to this machine, nor when its own name points to this machine."""
     async with running(settings) as app:
-        response = await app.client.post(
-            "/targets", content=b'{"name": "x", "url": "http://x.test/"}'
-        )
-        assert response.status_code == 422
+        assert (await post(app, {"Origin": "http://evil.test"})).status_code == 403
+        assert (await post(app, {"Origin": "http://127.0.0.1:3000"})).status_code == 403
+        assert (await post(app, {"Origin": "http://127.0.0.1"})).status_code == 201
     async with running(settings, host="evil.test") as app:
-        assert (await post(app)).status_code == 403
+        assert (await post(app, {"Origin": "http://evil.test"})).status_code == 403
 
 
 async def test_a_public_board_needs_a_token(settings: Settings, web: Answers) -> None:
