@@ -185,11 +185,11 @@ class Lifecycle(Children):
                     outer = None  # it was ours
                 elif outer is None:
                     outer = last
-            if outer is not None and not errors:
-                raise outer
             if exc is not None and not isinstance(exc, CancelledError):
                 errors.append(exc)
             if not errors:
+                if outer is not None:
+                    raise outer
                 return True
             if parent.cancelling():
                 # Errors go first, but the outer cancellation is not lost: the next await raises it.

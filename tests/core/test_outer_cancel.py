@@ -200,3 +200,46 @@ def test_child_that_was_cancelled_and_is_awaited(run: Run) -> None:
         await assert_clean()
 
     run(main)
+
+
+def test_outer_cancel_meets_an_error_of_a_cancelled_body(run: Run) -> None:
+    """C9: the error of a body that has cancelled its group is not lost to an outer cancellation."""
+    log = []
+
+    async def body() -> None:
+        try:
+            async with TaskGroup() as tg:
+                tg.create_task(fail_when_cancelled(ValueError("child"), 0.001))
+                await asyncio.sleep(0)
+                tg.cancel()
+                raise ValueError("body")
+        except* ValueError as group:
+            log.append([str(error) for error in group.exceptions])
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        for steps in range(1, 5):
+            assert (await cancelled_after(steps, body)).cancelled()
+
+    run(main)
+    assert all(errors == ["child", "body"] for errors in log)
+
+
+def test_outer_cancel_meets_a_cancelled_body_that_fails(run: Run) -> None:
+    """C9: so it is without any child: the exit takes in the group's own cancellation first."""
+    log = []
+
+    async def body() -> None:
+        try:
+            async with TaskGroup() as tg:
+                tg.cancel()
+                raise ValueError("body")
+        except* ValueError:
+            log.append("error")
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        assert (await cancelled_after(1, body)).cancelled()
+
+    run(main)
+    assert log == ["error"]

@@ -65,6 +65,7 @@ class Play:
     plan: Plan
     created: int = 0
     ended: bool = False
+    dismissed: bool = False
     started: list[int] = field(default_factory=list)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     foreground: set[int] = field(default_factory=set)
@@ -121,7 +122,14 @@ class Play:
             raise
 
     def check_order(self) -> None:
-        """Check, when a background task is cancelled, that there is a reason for it."""
+        """Check, when the first background task is cancelled, that there is a reason for it.
+
+        The others are cancelled with it, but may only learn of it when the first one, in its
+        clean-up, has already made new children.
+        """
+        if self.dismissed:
+            return
+        self.dismissed = True
         waiting = [task for task in self.tasks if "WaitingTask waiting" in repr(task)]
         if not self.reasons and (self.foreground or waiting):
             self.problems.append("a background task was cancelled while children needed it")
