@@ -79,7 +79,9 @@ class Children(asyncio.TaskGroup):
         if parent.done():
             # Only a group that was opened with enter() can outlive the task of its body.
             message = f"{task!r} has failed after {parent!r}, the parent of its TaskGroup, was done"
-            self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
+            self._loop.call_exception_handler(
+                {"message": message, "exception": error, "task": task}
+            )
             self._abort()
         elif not self._aborting:
             self._abort()

@@ -48,7 +48,9 @@ class TaskGroup(Lifecycle):
         self._base_error = self._on_completed_fut = self._background = None
         self._tasks = set()
         self._errors = []
-        self._slots = None if concurrency_limit is None else Slots(_checked_limit(concurrency_limit))
+        self._slots = (
+            None if concurrency_limit is None else Slots(_checked_limit(concurrency_limit))
+        )
 
     def create_task(
         self,

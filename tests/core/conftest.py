@@ -16,7 +16,7 @@ from tests.support.clock import DeadlockError, VirtualClockLoop
 try:
     import uvloop
 except ImportError:
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 T = TypeVar("T")
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]

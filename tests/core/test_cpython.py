@@ -67,9 +67,7 @@ def suites() -> Iterator[dict[str, subprocess.Popen[str]]]:
 
 @pytest.mark.skipif(not has_suite(), reason="this Python came without the package 'test'")
 @pytest.mark.parametrize("loop", LOOPS)
-def test_suite_of_the_standard_library(
-    suites: dict[str, subprocess.Popen[str]], loop: str
-) -> None:
+def test_suite_of_the_standard_library(suites: dict[str, subprocess.Popen[str]], loop: str) -> None:
     """C1: CPython's own TaskGroup suite passes with ours in its place.
 
     Takes 6 s of real time, since some of its tests wait for a second: that can't be helped.

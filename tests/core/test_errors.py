@@ -248,7 +248,7 @@ def test_exceptions_so_far(run: Run) -> None:
     group = TaskGroup()
 
     async def main() -> None:
-        assert group.exceptions == ()
+        assert not group.exceptions
         async with group as tg:
             tg.create_task(fail(first))
             tg.create_background_task(fail_when_cancelled(second))

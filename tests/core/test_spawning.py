@@ -83,7 +83,7 @@ def test_pump_made_by_a_dying_pump(run: Run, delay: float) -> None:
 @pytest.mark.parametrize("limit", [None, 1])
 def test_child_made_by_a_dying_pump(run: Run, limit: int | None) -> None:
     """C4: a background task may create foreground children while it is cancelled at the exit."""
-    made = []
+    made: list[asyncio.Task[str]] = []
 
     async def pump(tg: TaskGroup) -> None:
         try:

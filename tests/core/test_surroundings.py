@@ -92,7 +92,7 @@ def test_timeout_inside_meets_an_error(run: Run) -> None:
 def test_nested_groups(
     run: Run, outer_kind: type[asyncio.TaskGroup], inner_kind: type[asyncio.TaskGroup]
 ) -> None:
-    """C10: a failure in the outer group cancels the inner one, and leaves as one error of one group."""
+    """C10: a failure in the outer group cancels the inner one, and leaves as one error."""
     log = []
 
     async def child() -> None:

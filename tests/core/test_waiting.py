@@ -84,7 +84,7 @@ def test_can_be_awaited(run: Run, wait: Callable[[Child], Awaitable[str]]) -> No
 
 @pytest.mark.parametrize("wait", [by_await, by_gather, by_wait_for])
 def test_cancelled_while_awaited(run: Run, wait: Callable[[Child], Awaitable[str]]) -> None:
-    """C6: who awaits a waiting child that is cancelled gets the CancelledError, with its message."""
+    """C6: who awaits a waiting child that is cancelled gets the CancelledError and its message."""
 
     async def use(task: Child) -> None:
         waiter = asyncio.ensure_future(wait(task))
@@ -146,7 +146,7 @@ def test_callbacks(run: Run) -> None:
 
 
 def test_names(run_plain: Run) -> None:
-    """C6: a waiting child has a name of its own, can be renamed, and keeps the name when it runs."""
+    """C6: a waiting child has a name, can be renamed, and keeps the name when it runs."""
     names = []
 
     async def use(task: Child) -> None:
@@ -169,7 +169,7 @@ def test_names(run_plain: Run) -> None:
 
 
 def test_context_of_the_creation(run: Run) -> None:
-    """C6: context variables are seen as they were when the child was created, not when it starts."""
+    """C6: context variables are seen as they were when the child was created."""
     variable = contextvars.ContextVar("variable", default="unset")
 
     async def read() -> str:
@@ -199,9 +199,10 @@ def inspect_task(task: Child) -> None:
     assert type(task).__name__ in repr(task)
     if sys.version_info >= (3, 12):
         assert task.get_context() is not None
-    for method in (task.set_result, task.set_exception):
-        with pytest.raises(RuntimeError):
-            method(None)
+    with pytest.raises(RuntimeError):
+        task.set_result("")
+    with pytest.raises(RuntimeError):
+        task.set_exception(ValueError)
     for name in dir(asyncio.Future):
         getattr(task, name, None)
 
@@ -235,7 +236,7 @@ def test_every_method_is_safe(run: Run) -> None:
 
 
 def test_function_that_waits(run_plain: Run) -> None:
-    """C6: a function that waits has no coroutine yet; cancelling it means that it is never called."""
+    """C6: a function that waits has no coroutine yet; once cancelled, it is never called."""
 
     async def main() -> None:
         async with TaskGroup(concurrency_limit=1) as tg:
