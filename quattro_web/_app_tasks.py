@@ -123,8 +123,11 @@ class AppTasks:
         except (KeyboardInterrupt, SystemExit):
             raise  # the event loop ends with these
         except asyncio.CancelledError as exc:
-            if not _is_cancelled():  # it must not die in silence because something it awaited did
-                self._failed(pump, exc)
+            if not _is_cancelled():
+                # It must not die in silence, nor may a CancelledError come out of the lifespan.
+                failure = RuntimeError(f"pump {pump.name} was cancelled by something it awaited")
+                failure.__cause__ = exc
+                self._failed(pump, failure)
             raise
         except BaseException as exc:  # noqa: BLE001  # it is logged, or raised at the end
             self._failed(pump, exc)

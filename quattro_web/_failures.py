@@ -48,7 +48,7 @@ async def end(tasks: RequestTasks, exc: BaseException | None) -> None:
         msg = "the request's task group was cancelled before the response was complete"
         raise RuntimeError(msg)
     else:
-        await tasks.flush()
+        await tasks.complete()
 
 
 async def _answer(errors: list[BaseException], tasks: RequestTasks, conn: HTTPConnection) -> None:

@@ -17,6 +17,7 @@ class ResponseGate:
     """The server's `send`, what has left through it, and the start of a response held back."""
 
     _held: Message | None = None
+    _held_end: Message | None = None
     _timer: asyncio.TimerHandle | None = None
     _releasing: asyncio.Task[None] | None = None
 
@@ -41,19 +42,30 @@ class ResponseGate:
         if self._timer is not None:
             self._timer.cancel()
 
+    def hold_end(self, end: Message) -> None:
+        """Keep the end of a response that a child sends until all of them have ended."""
+        self._held_end = end
+
     def drop(self) -> None:
-        """Forget the start that is held back: something else is answered."""
-        self._held = None
+        """Forget what is held back: something else is answered."""
+        self._held = self._held_end = None
         self.keep()
 
     async def flush(self) -> None:
         """Send the start of the response, if it was held back."""
-        start = self._held
-        self.drop()
+        start, self._held = self._held, None
+        self.keep()
         if start is not None:
             await self.forward(start)
         elif self._releasing is not None:
             await self._releasing
+
+    async def complete(self) -> None:
+        """Send all that was held back, now that the children have ended."""
+        await self.flush()
+        if self._held_end is not None:
+            end, self._held_end = self._held_end, None
+            await self.forward(end)
 
     async def settle(self) -> None:
         """Wait for a start that is being sent after a while."""

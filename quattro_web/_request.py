@@ -1,4 +1,4 @@
-"""The task group of a request or WebSocket, and the gate that holds its response back."""
+"""One request or WebSocket connection: its task group, and how its response waits for it."""
 
 from __future__ import annotations
 
@@ -11,43 +11,14 @@ from starlette.types import Message, Receive, Scope, Send
 
 from quattro_core import TaskGroup
 from quattro_web._dependencies import guard_dependencies
-from quattro_web._errors import NoTaskGroupError
 from quattro_web._gate import BODIES, ResponseGate
 from quattro_web._inbox import Inbox
 from quattro_web._reason import CancelReason
-from quattro_web._scope import REQUEST, Connection
+from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
     from quattro_web._app_tasks import AppTasks
     from quattro_web._watch import Watch
-
-
-def request_task_group(conn: Connection) -> TaskGroup:
-    """Return the task group of the current request or WebSocket connection.
-
-    It is the same one wherever it is asked for in the course of the request. What is spawned in it
-    ends before the response is complete: the response waits for its tasks, and its background
-    tasks are cancelled then. An error of a child is answered as if the handler had raised it.
-
-    Args:
-        conn: The request, the WebSocket, or the ASGI scope.
-
-    Raises:
-        NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the response is complete, as it is in Starlette's BackgroundTasks; in a
-            thread, such as that of a ``def`` endpoint; or under another event loop than asyncio's.
-
-    .. versionadded:: 0.1
-    """
-    try:
-        tasks = cast("RequestTasks | EndedRequest", conn[REQUEST])
-    except KeyError:
-        msg = (
-            "no task group on this request: call quattro_web.install(app), "
-            "or wrap the ASGI app in quattro_web.TaskGroupMiddleware"
-        )
-        raise NoTaskGroupError(msg) from None
-    return tasks.group or tasks.open_group(conn)
 
 
 class RequestTasks(ResponseGate):
@@ -124,9 +95,13 @@ class RequestTasks(ResponseGate):
         elif kind.startswith(BODIES):
             if self.progress.ends_with(message):
                 self.keep()
+                if self._is_child(group):
+                    self.hold_end(message)
+                    return
                 await self._finish(group)
             await self.flush()
-        elif kind == "websocket.close":
+        elif kind == "websocket.close" and not self._is_child(group):
+            # A child's own close goes out at once: the handler may be waiting for what follows it.
             await self._finish(group)
         await self.forward(message)
 
@@ -193,6 +168,11 @@ class RequestTasks(ResponseGate):
     def _client_left(self) -> bool:
         """Whether this is a WebSocket whose handler has returned after its client had left."""
         return self._is_websocket and self.inbox.gone is not None
+
+    def _is_child(self, group: TaskGroup) -> bool:
+        """Whether a child of the group sends: it can't wait for its own end."""
+        task = asyncio.current_task()
+        return task is not self.parent and task in group.tasks
 
     async def _finish(self, group: TaskGroup, *, immediate: bool = False) -> None:
         await group.finish(immediate=immediate)

@@ -8,7 +8,7 @@ from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
 from quattro_web import _app_group, _interrupt
-from quattro_web._request import request_task_group
+from quattro_web._request_group import request_task_group
 
 try:
     from fastapi import Depends

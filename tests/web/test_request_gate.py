@@ -249,6 +249,24 @@ def test_early_hints_are_not_held_back() -> None:
     assert log == ["early_hint", "child", "start 200", "body ok"]
 
 
+def test_child_that_sends_the_response() -> None:
+    """R2: A child may send the response itself: its end waits for the child and the others."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def respond() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+            await ticks(log, "response sent")
+
+        tg = request_task_group(scope)
+        tg.create_task(respond())
+        tg.create_task(ticks(log, "other", 9))
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["response sent", "other", "start 200", "body ok"]
+
+
 def test_handler_that_sends_nothing() -> None:
     """R2, R10: An app that sends no response ends after its children; nothing is made up for it."""
     log: list[str] = []

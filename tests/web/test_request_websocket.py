@@ -232,3 +232,28 @@ def test_exception_handler_of_the_app_closes() -> None:
     socket = run(Socket(app).run())
     assert socket.log == ["accept", "close 4001"]
     assert socket.error is None
+
+
+@pytest.mark.parametrize("kind", ["create_task", "create_background_task"])
+def test_child_closes(kind: str) -> None:
+    """R6: A child may close the WebSocket, with its own code; the handler sees what follows."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+
+        async def child() -> None:
+            await websocket.send_text("the last one")
+            await websocket.close(1012)
+
+        getattr(request_task_group(websocket), kind)(child())
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+
+    async def main() -> Socket:
+        socket = Socket(app_of(endpoint))
+        asyncio.get_running_loop().call_later(1, socket.leave)
+        return await socket.run()
+
+    socket = run(main())
+    assert socket.log == ["accept", "send the last one", "close 1012"]
+    assert socket.error is None
