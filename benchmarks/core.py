@@ -70,7 +70,7 @@ def spawning(*, quick: bool) -> str:
             if not (quick and name == "anyio" and children > 1000)  # takes half a minute
         }
         result = ratios(scenarios, "asyncio", rounds)
-        cells = [str(result[name]) if name in result else "not in --quick" for name in kinds]
+        cells = [str(result.get(name, "not in --quick")) for name in kinds]
         rows.append([f"{children}", *cells, GOALS[children]])
     return table(["children", *kinds, "goal for quattro_core"], rows)
 

@@ -152,7 +152,7 @@ class Lifecycle(Children):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> bool:
-        tb = None
+        del tb
         parent, errors = self._parent_task, self._errors
         try:
             # The cancellation to pass on in the end, and the last one that was seen on the way.
@@ -200,7 +200,8 @@ class Lifecycle(Children):
                     self._loop.call_soon(_cancel_again, parent)
             if len(errors) == 1 and isinstance(exc, GeneratorExit):
                 raise exc  # an async generator that is closed must see it as it is
-            raise BaseExceptionGroup("unhandled errors in a TaskGroup", errors) from None
+            message = "unhandled errors in a TaskGroup"
+            raise BaseExceptionGroup(message, errors) from None
         finally:
             # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it.
             self._parent_task = self._errors = self._base_error = None  # type: ignore[assignment]

@@ -64,7 +64,7 @@ def test_limit_example_of_the_original_documentation(run: Run) -> None:
 
 
 def test_background_example_of_the_original_documentation(run: Run) -> None:
-    """C2: a pump between queues, as the original documentation has in mind, is cancelled at exit."""
+    """C2: a pump between queues, as the original documentation has it, is cancelled."""
 
     async def main() -> list[int]:
         source: asyncio.Queue[int] = asyncio.Queue()

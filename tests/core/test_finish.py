@@ -148,7 +148,7 @@ def test_not_from_a_child(run: Run, method: str) -> None:
 
 
 def test_not_before_the_entry(run_plain: Run) -> None:
-    """C4: finish before the entry is a RuntimeError, not a group that is open and closed at once."""
+    """C4: finish before the entry is an error, not a group that is open and closed at once."""
 
     async def main() -> None:
         with pytest.raises(RuntimeError, match="has not been entered"):

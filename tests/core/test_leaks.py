@@ -22,7 +22,7 @@ class Marker:
 @pytest.mark.parametrize("how", ["body", "child", "pump", "cancel", "outer", "quiet"])
 @pytest.mark.parametrize("limit", [None, 1])
 def test_no_reference_cycles(run_plain: Run, how: str, limit: int | None) -> None:
-    """C5: neither group nor errors are part of a reference cycle: they go when nobody holds them."""
+    """C5: group and errors are in no reference cycle: they go when nobody holds them."""
     left: list[weakref.ref[object]] = []
 
     async def body() -> None:

@@ -161,7 +161,7 @@ def test_a_cancelled_child_hands_its_slot_on(run: Run) -> None:
 
 
 def test_a_waiting_child_that_is_cancelled_takes_no_slot(run: Run) -> None:
-    """C6: a child that is cancelled while it waits never starts, and the others keep their order."""
+    """C6: a child that is cancelled while it waits never starts, the others keep their order."""
     meter = Meter()
 
     async def main() -> None:

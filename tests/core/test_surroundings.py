@@ -16,7 +16,7 @@ from tests.core.test_errors import fail, fail_when_cancelled
 
 @pytest.mark.parametrize("exiting", [False, True])
 def test_timeout_around(run: Run, exiting: bool) -> None:
-    """C10: asyncio.timeout around a group cancels it and raises TimeoutError, and nothing is left."""
+    """C10: asyncio.timeout around a group cancels it and raises TimeoutError."""
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
