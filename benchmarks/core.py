@@ -58,7 +58,7 @@ def spawn_and_join(kind: Any, children: int, repeats: int) -> Scenario:
 def spawning(*, quick: bool) -> str:
     """Compare opening a group, spawning N children, and joining them."""
     kinds, rows = peers(), []
-    for children in GOALS:
+    for children, goal in GOALS.items():
         repeats = max(1, 500 // children)
         if children > 1000:
             rounds = 3 if quick else 15
@@ -71,7 +71,7 @@ def spawning(*, quick: bool) -> str:
         }
         result = ratios(scenarios, "asyncio", rounds)
         cells = [str(result.get(name, "not in --quick")) for name in kinds]
-        rows.append([f"{children}", *cells, GOALS[children]])
+        rows.append([f"{children}", *cells, goal])
     return table(["children", *kinds, "goal for quattro_core"], rows)
 
 

@@ -238,7 +238,7 @@ def test_outer_cancel_meets_a_cancelled_body_that_fails(run: Run) -> None:
                 raise ValueError("body")
         except* ValueError:
             log.append("error")
-        await asyncio.sleep(0)
+        await forever()
 
     async def main() -> None:
         assert (await cancelled_after(1, body)).cancelled()
