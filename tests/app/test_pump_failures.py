@@ -1,0 +1,200 @@
+"""What becomes of a pump that fails, where there is no server that could be asked to stop."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from quattro_web import app_task_group, install
+from tests.app.apps import lifespan_of, pump_of, settle
+from tests.support.asgi import run
+from tests.support.lifespan import Life
+
+Pump = Callable[[], Awaitable[None]]
+
+
+class CustomError(BaseException):
+    """Not an Exception, as some libraries' errors are not."""
+
+
+async def broken() -> None:
+    raise ZeroDivisionError("the pump is broken")
+
+
+async def untidy() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        raise ZeroDivisionError("the pump did not clean up")
+
+
+def live(*pumps: Pump, log: list[str] | None = None) -> Life:
+    app = Starlette(lifespan=lifespan_of([] if log is None else log))
+    install(app, pumps=pumps)
+    life = Life(app, log=log)
+
+    async def main() -> None:
+        async with life:
+            await settle()
+
+    run(main())
+    return life
+
+
+def test_failure_is_logged_once(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that fails is logged once, as critical, by its name and with its traceback."""
+    live(broken)
+    [record] = errors
+    assert record.levelname == "CRITICAL"
+    assert record.getMessage() == "pump broken failed: the server has to stop"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+    assert record.exc_info[2] is not None
+
+
+def test_the_others_go_on() -> None:
+    """A3: The failure of a pump ends no other: they go on until the shutdown."""
+    log: list[str] = []
+
+    async def main() -> None:
+        app = Starlette(lifespan=lifespan_of(log))
+        install(app, pumps=[broken, pump_of(log)])
+        async with Life(app, log=log):
+            await settle()
+            log.append("still serving")
+
+    run(main())
+    assert log[1:5] == ["pump starts", "startup.complete", "still serving", "pump ends"]
+
+
+def test_failure_is_raised_where_no_server_is() -> None:
+    """A3: Where no server can be told, the failure comes out of the lifespan when it ends."""
+    log: list[str] = []
+    life = live(broken, log=log)
+    assert log[-2:] == ["resource closes", "shutdown.failed"]
+    assert isinstance(life.error, ZeroDivisionError)
+    assert "the pump is broken" in life.sent[-1]["message"]
+
+
+def test_failure_comes_out_of_a_test_client() -> None:
+    """A3: A test with Starlette's TestClient fails when a pump does, with the pump's error."""
+    app = Starlette()
+    install(app, pumps=[broken])
+    with pytest.raises(ZeroDivisionError, match="the pump is broken"), TestClient(app):
+        pass
+
+
+def test_several_failures_come_out_together() -> None:
+    """A3: When several pumps have failed, all of their errors come out of the lifespan."""
+
+    async def other() -> None:
+        raise LookupError
+
+    life = live(broken, other)
+    assert isinstance(life.error, ExceptionGroup)
+    assert [type(error) for error in life.error.exceptions] == [ZeroDivisionError, LookupError]
+
+
+def test_failure_in_clean_up(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that fails while it is ended is logged, and the lifespan raises its error."""
+    log: list[str] = []
+    life = live(untidy, pump_of(log), log=log)
+    assert [record.getMessage() for record in errors] == [
+        "pump untidy failed while it was being ended"
+    ]
+    assert isinstance(life.error, ZeroDivisionError)
+    assert log[-3:] == ["pump ends", "resource closes", "shutdown.failed"]
+
+
+def test_failure_that_is_no_exception(errors: list[logging.LogRecord]) -> None:
+    """A3: An error that is no Exception is logged like others, and the other pumps go on."""
+    log: list[str] = []
+
+    async def pump() -> None:
+        raise CustomError
+
+    life = live(pump, pump_of(log), log=log)
+    assert isinstance(life.error, CustomError)
+    assert "pump failed" in errors[0].getMessage()
+    assert log.index("startup.complete") < log.index("pump ends")
+
+
+def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that ends since a task it awaited was cancelled has failed, and is logged."""
+
+    async def pump() -> None:
+        task = asyncio.create_task(asyncio.Event().wait())
+        asyncio.get_running_loop().call_soon(task.cancel)
+        await task
+
+    life = live(pump)
+    [record] = errors
+    assert record.levelname == "CRITICAL"
+    assert record.exc_info is not None
+    assert "was cancelled by something it awaited" in str(record.exc_info[1])
+    assert isinstance(life.error, RuntimeError)
+
+
+def test_ending_a_pump_is_no_failure(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that is cancelled at shutdown has not failed: nothing is logged or raised."""
+    life = live(pump_of([]), pump_of([]))
+    assert errors == []
+    assert life.error is None
+
+
+def test_pump_that_returns_is_logged(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that returns, although it should run for ever, is a warning that names it."""
+
+    async def finite() -> None: ...
+
+    life = live(finite)
+    [record] = errors
+    assert record.levelname == "WARNING"
+    assert "finite has returned" in record.getMessage()
+    assert life.error is None
+
+
+def test_pump_that_returns_at_its_end_is_not_logged(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that takes its cancellation as a reason to return does as it should."""
+
+    async def obedient() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
+
+    assert live(obedient).error is None
+    assert errors == []
+
+
+def test_pump_that_fails_while_work_is_awaited(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that fails in the shutdown, while work still uses it, is logged and raised."""
+    fail, failed = asyncio.Event(), asyncio.Event()
+
+    async def pump() -> None:
+        await fail.wait()
+        failed.set()
+        raise ZeroDivisionError
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        fail.set()
+        await failed.wait()
+        await settle()
+
+    async def main() -> Life:
+        app = Starlette()
+        install(app, pumps=[pump])
+        async with Life(app) as life:
+            scope: dict[str, Any] = {"state": life.state}
+            app_task_group(scope).create_task(work)
+        return life
+
+    life = run(main())
+    assert "failed during the shutdown" in errors[0].getMessage()
+    assert isinstance(life.error, ZeroDivisionError)
