@@ -47,7 +47,9 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def describe_tasks(self) -> str:
         """Name every task that is pending, one a line, with the line of code where it waits."""
-        return "\n".join(["nothing can run any more:", *sorted(map(_where, asyncio.all_tasks(self)))])
+        return "\n".join(
+            ["nothing can run any more:", *sorted(map(_where, asyncio.all_tasks(self)))]
+        )
 
 
 def _where(task: asyncio.Task[Any]) -> str:
