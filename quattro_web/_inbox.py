@@ -28,6 +28,7 @@ class Inbox:
     _reader: asyncio.Task[None] | None = None
     _reading = 0
     _touched = False
+    _ahead = False
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
@@ -47,22 +48,25 @@ class Inbox:
             self._reading -= 1
         if message["type"] in DISCONNECTS:
             self._left(message)
-        elif self._on_gone is not None:
+        elif self._ahead:
             self._start()
         return message
 
-    def watch(self, on_gone: Callable[[], None], *, touch: bool) -> None:
-        """Call *on_gone*, once, when the client has left.
+    def tell(self, on_gone: Callable[[], None] | None) -> None:
+        """Call *on_gone*, once, when it is known that the client has left."""
+        self._on_gone = on_gone
+        if self.gone is not None:
+            self._left(self.gone)
+
+    def read_ahead(self, *, touch: bool) -> None:
+        """Read ahead, so that the client's leaving is known while the app reads nothing.
 
         Args:
-            on_gone: A plain function.
             touch: Whether reading may begin before the app does. Where the client waits for
                 ``100 Continue``, the first read is what sends it.
         """
-        self._on_gone = on_gone
-        if self.gone is not None:
-            on_gone()
-        elif touch or self._touched:
+        self._ahead = True
+        if self.gone is None and (touch or self._touched):
             self._start()
 
     async def close(self) -> None:

@@ -38,7 +38,7 @@ class Watch:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        self._cancels = cancels
+        self._request.inbox.tell(self._left if cancels else None)
         if cancels:
             self._patience = self._loop.call_later(WATCH_AFTER, self._watch_client)
 
@@ -68,10 +68,10 @@ class Watch:
 
     def _watch_client(self) -> None:
         expects = any(name == b"expect" for name, _ in self._conn["headers"])
-        self._request.inbox.watch(self._left, touch=not expects)
+        self._request.inbox.read_ahead(touch=not expects)
 
     def _left(self) -> None:
-        if self._cancels and not self._request.progress.complete:
+        if not self._request.progress.complete:
             logger.info("%s: the client has left, its handler is cancelled", describe(self._conn))
             self._interrupt(CancelReason.DISCONNECT)
 
