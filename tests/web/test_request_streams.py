@@ -20,7 +20,7 @@ from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
 
 
-# FastAPI streams what a generator endpoint yields since 0.134.
+# Older versions of FastAPI do not stream what an endpoint yields.
 sse: Any = pytest.importorskip("fastapi.sse", reason="this FastAPI has no generator endpoints")
 
 
