@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -149,3 +150,20 @@ class Server:
 def uvicorn(app: str, *options: str) -> list[str]:
     """Return the arguments that run *app*, as ``module:name``, with uvicorn."""
     return ["-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0", *options]
+
+
+def hypercorn(app: str, *options: str) -> list[str]:
+    """Return the arguments that run *app* with hypercorn."""
+    return ["-m", "hypercorn", app, "--bind", "127.0.0.1:0", *options]
+
+
+def granian(app: str, *options: str) -> list[str]:
+    """Return the arguments that run *app* with granian, at a port that was free just now."""
+    command = ["-m", "granian", app, "--interface", "asgi", "--host", "127.0.0.1"]
+    return [*command, "--port", str(free_port()), *options]
+
+
+def free_port() -> int:
+    """Return a port that nothing listens at, for a server that can't choose one itself."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

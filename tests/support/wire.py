@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import select
 import socket
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from types import TracebackType
@@ -72,6 +73,23 @@ class Wire:
         head = "".join(f"{name}: {value}\r\n" for name, value in fields)
         requests = [f"{method} {each} HTTP/1.1\r\n{head}\r\n".encode() for each in (path, *more)]
         self._socket.sendall(b"".join(requests) + body)
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are: a piece of a body."""
+        self._socket.sendall(data)
+
+    def close(self) -> None:
+        """Leave, as a client does that has ended."""
+        self._socket.close()
+
+    def reset(self) -> None:
+        """Leave, as a client does that has crashed: what it has not read is thrown away."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._socket.close()
+
+    def half_close(self) -> None:
+        """Say that nothing more will be sent, and go on listening."""
+        self._socket.shutdown(socket.SHUT_WR)
 
     def has_data(self) -> bool:
         """Whether anything has arrived that was not read yet, the end included."""
