@@ -34,7 +34,7 @@ class AppTasks:
         self._group = TaskGroup()
         self._stopping = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
-        self._untold: list[BaseException] = []
+        self._untold: list[Exception] = []
 
     @property
     def has_started(self) -> bool:
@@ -80,7 +80,7 @@ class AppTasks:
             raise errors[0]
         if errors:
             msg = "pumps have failed"
-            raise BaseExceptionGroup(msg, errors)
+            raise ExceptionGroup(msg, errors)
 
     def hand_over(
         self,
@@ -120,22 +120,21 @@ class AppTasks:
     async def _run(self, pump: Pump, state: Mapping[str, Any]) -> None:
         try:
             await pump.run(state)
-        except (KeyboardInterrupt, SystemExit):
-            raise  # the event loop ends with these
         except asyncio.CancelledError as exc:
-            if not _is_cancelled():
-                # It must not die in silence, nor may a CancelledError come out of the lifespan.
-                failure = RuntimeError(f"pump {pump.name} was cancelled by something it awaited")
-                failure.__cause__ = exc
-                self._failed(pump, failure)
+            if not _is_cancelled():  # it must not die in silence
+                self._failed(pump, _error("was cancelled by something it awaited", pump, exc))
             raise
-        except BaseException as exc:  # noqa: BLE001  # it is logged, or raised at the end
+        except KeyboardInterrupt:  # pragma: no cover  # the event loop ends with it
+            raise
+        except Exception as exc:  # noqa: BLE001  # it is logged, or raised at the end
             self._failed(pump, exc)
+        except BaseException as exc:  # noqa: BLE001  # SystemExit would end the loop, not the app
+            self._failed(pump, _error(f"raised {exc!r}", pump, exc))
         else:
             if not self._stopping.is_set():
                 logger.warning("pump %s has returned, and does not run any more", pump.name)
 
-    def _failed(self, pump: Pump, exc: BaseException) -> None:
+    def _failed(self, pump: Pump, exc: Exception) -> None:
         if _is_cancelled():
             logger.error("pump %s failed while it was being ended", pump.name, exc_info=exc)
         elif self._stopping.is_set():
@@ -145,6 +144,13 @@ class AppTasks:
             if stop_server():
                 return
         self._untold.append(exc)
+
+
+def _error(what: str, pump: Pump, cause: BaseException) -> Exception:
+    """Return an error that may come out of the lifespan, for something that may not."""
+    error = RuntimeError(f"pump {pump.name} {what}")
+    error.__cause__ = cause
+    return error
 
 
 def _is_cancelled() -> bool:
@@ -167,11 +173,11 @@ def _current_task() -> asyncio.Task[Any]:
 async def _log_failure(work: Work[T], origin: str) -> T | None:
     try:
         return await (work if asyncio.iscoroutine(work) else work())
-    except (KeyboardInterrupt, SystemExit):
-        raise
     except asyncio.CancelledError as exc:
         if not _is_cancelled():
             _tell("%s, handed over by %s, was cancelled by something it awaited", origin, exc)
+        raise
+    except KeyboardInterrupt:  # pragma: no cover  # the event loop ends with it
         raise
     except BaseException as exc:  # noqa: BLE001  # it is logged
         _tell("%s, handed over by %s, failed", origin, exc)

@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import sys
 import time
@@ -9,14 +10,18 @@ import time
 from quattro_web._stop import stop_server
 
 
+def say(text: str) -> None:
+    os.write(1, f"{text}\n".encode())  # at once: several processes write
+
+
 def report(number: int, _: object = None) -> None:
-    print(f"{multiprocessing.current_process().name} got signal {number}", flush=True)
+    say(f"{multiprocessing.current_process().name} got signal {number}")
 
 
 def handler_of_python() -> None:
     """A server with a signal handler, such as uvicorn."""
     signal.signal(signal.SIGTERM, report)
-    print("asked:", stop_server())
+    say(f"asked: {stop_server()}")
 
 
 def handler_of_the_loop() -> None:
@@ -25,21 +30,21 @@ def handler_of_the_loop() -> None:
     async def main() -> None:
         stopped = asyncio.Event()
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopped.set)
-        print("asked:", stop_server())
+        say(f"asked: {stop_server()}")
         await stopped.wait()
-        print("the loop got the signal")
+        say("the loop got the signal")
 
     asyncio.run(main())
 
 
 def _work() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    print("asked:", stop_server(), flush=True)
+    say(f"asked: {stop_server()}")
 
 
 def _work_deaf() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    print("asked:", stop_server(), flush=True)
+    say(f"asked: {stop_server()}")
 
 
 def _in_a_worker(target: object) -> None:
@@ -56,7 +61,7 @@ def _in_a_worker(target: object) -> None:
     until = time.monotonic() + 10
     while not got and time.monotonic() < until:
         time.sleep(0.01)
-    print("the worker's status is", worker.exitcode)
+    say(f"the worker's status is {worker.exitcode}")
 
 
 def worker_without_a_handler() -> None:
@@ -71,7 +76,7 @@ def worker_that_ignores_the_signal() -> None:
 
 def no_server() -> None:
     """A test client."""
-    print("asked:", stop_server())
+    say(f"asked: {stop_server()}")
 
 
 if __name__ == "__main__":

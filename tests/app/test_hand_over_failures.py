@@ -1,6 +1,7 @@
 """Work that is handed over and fails: it is told, and it stops nothing."""
 
 import asyncio
+import inspect
 import logging
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ def test_name_is_that_of_the_function(make: Any, errors: list[logging.LogRecord]
     assert errors[0].getMessage().startswith("fail, handed over by")
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError])
+@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit])
 def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.LogRecord]) -> None:
     """A5: A failure of work handed over ends neither pumps nor app, and its result is None."""
     log: list[str] = []
@@ -70,12 +71,15 @@ def test_cancelling_it_is_no_failure(errors: list[logging.LogRecord]) -> None:
     async def work() -> None:
         await asyncio.Event().wait()
 
+    coro = work()
+
     def hand_over(group: AppTaskGroup) -> None:
-        unborn = group.create_task(work())
+        unborn = group.create_task(coro)
         unborn.cancel()
         tasks.extend([unborn, group.create_task(work())])
         asyncio.get_running_loop().call_later(0, tasks[1].cancel)
 
     serve(hand_over)
     assert [task.cancelled() for task in tasks] == [True, True]
+    assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
     assert errors == []

@@ -111,17 +111,21 @@ def test_failure_in_clean_up(errors: list[logging.LogRecord]) -> None:
     assert log[-3:] == ["pump ends", "resource closes", "shutdown.failed"]
 
 
-def test_failure_that_is_no_exception(errors: list[logging.LogRecord]) -> None:
-    """A3: An error that is no Exception is logged like others, and the other pumps go on."""
+@pytest.mark.parametrize("error", [CustomError, SystemExit])
+def test_failure_that_is_no_exception(
+    error: type[BaseException], errors: list[logging.LogRecord]
+) -> None:
+    """A3: An error that is no Exception, such as that of sys.exit, is a failure like others."""
     log: list[str] = []
 
     async def pump() -> None:
-        raise CustomError
+        raise error
 
     life = live(pump, pump_of(log), log=log)
-    assert isinstance(life.error, CustomError)
-    assert "pump failed" in errors[0].getMessage()
-    assert log.index("startup.complete") < log.index("pump ends")
+    assert "pump failed: the server has to stop" in errors[0].getMessage()
+    assert isinstance(life.error, RuntimeError)
+    assert isinstance(life.error.__cause__, error)
+    assert log.index("startup.complete") < log.index("pump ends") < log.index("resource closes")
 
 
 def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:

@@ -9,7 +9,7 @@ from tests.support.server import Server
 TERM = int(signal.SIGTERM)
 LAUNCHER = (
     "import signal, subprocess, sys\n"
-    "signal.signal(signal.SIGTERM, lambda *_: print('the launcher got it'))\n"
+    "signal.signal(signal.SIGTERM, lambda *_: print('\\nthe launcher got it'))\n"
     "print('status', subprocess.run([sys.executable, *sys.argv[1:]]).returncode)\n"
 )
 
