@@ -1,5 +1,6 @@
-"""Task groups with background tasks and a concurrency limit. Standard library only."""
+"""Task groups with background tasks and limits on concurrency. Standard library only."""
 
+from quattro_core._shared import SharedLimit, TooManyWaitingError
 from quattro_core._taskgroup import TaskGroup
 
-__all__ = ["TaskGroup"]
+__all__ = ["SharedLimit", "TaskGroup", "TooManyWaitingError"]

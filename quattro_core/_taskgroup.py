@@ -12,7 +12,9 @@ from quattro_core import _child
 from quattro_core._child import CoroutineOrFunction
 from quattro_core._children import CALL_GRAPH
 from quattro_core._lifecycle import Lifecycle
-from quattro_core._slots import Slots, WaitingTask, check_options
+from quattro_core._shared import SharedLimit, checked_limit
+from quattro_core._slots import Slots
+from quattro_core._waiting import WaitingTask, check_options
 
 T = TypeVar("T")
 
@@ -31,15 +33,18 @@ class TaskGroup(Lifecycle):
     Args:
         concurrency_limit: How many foreground children may run at once; the others wait for their
             turn, first come, first served. None means no limit. Background tasks don't count.
+        shared_limit: A limit that this group shares with others; None means there is none.
 
     Raises:
-        TypeError: If *concurrency_limit* is not an int.
+        TypeError: If *concurrency_limit* is not an int, or *shared_limit* is no `SharedLimit`.
         ValueError: If *concurrency_limit* is below 1.
 
     .. versionadded:: 0.1
     """
 
-    def __init__(self, *, concurrency_limit: int | None = None) -> None:
+    def __init__(
+        self, *, concurrency_limit: int | None = None, shared_limit: SharedLimit | None = None
+    ) -> None:
         # Every attribute is set here, and super().__init__() is not called: each of the two makes
         # a group with one child measurably slower (a default on the class is slow to read).
         self._entered = self._exiting = self._aborting = False
@@ -48,9 +53,7 @@ class TaskGroup(Lifecycle):
         self._base_error = self._on_completed_fut = self._background = None
         self._tasks = set()
         self._errors = []
-        self._slots = (
-            None if concurrency_limit is None else Slots(_checked_limit(concurrency_limit))
-        )
+        self._slots = _slots_of(concurrency_limit, shared_limit)
 
     def create_task(
         self,
@@ -76,8 +79,8 @@ class TaskGroup(Lifecycle):
 
         Raises:
             RuntimeError: If the group is not open: not entered, finished, or shutting down after
-                an error. If the call comes from another thread than the event loop's: the
-                coroutine is closed.
+                an error. If the call comes from another thread than the event loop's, or if too
+                many wait for the `shared_limit` (`TooManyWaitingError`): the coroutine is closed.
             TypeError: If *coro* is neither, or a keyword argument is unknown.
 
         .. versionadded:: 0.1
@@ -133,40 +136,31 @@ class TaskGroup(Lifecycle):
         if slots is None:
             task = self._make(coro, name=name, context=context, **kwargs)
             task.add_done_callback(self._on_task_done)
-        elif slots.take():
+            self._tasks.add(task)
+            self._register(task)
+            return task
+        if slots.take():
             # Taken before the task is made: an eager one may come back here at once.
             try:
                 task = self._make(coro, name=name, context=context, **kwargs)
             except BaseException:
-                slots.free += 1
+                slots.give_back()
                 raise
-            task.add_done_callback(self._on_limited_task_done)
-        else:
-            return self._queue(slots, coro, name=name, context=context, **kwargs)
-        self._tasks.add(task)
-        self._register(task)
-        return task
-
-    def _queue(
-        self,
-        slots: Slots,
-        coro: CoroutineOrFunction[T],
-        *,
-        name: str | None,
-        context: Context | None,
-        **kwargs: Any,
-    ) -> asyncio.Task[T]:
+            self._join(task)
+            return task
         try:
             check_options(kwargs)
-        except TypeError:
+            slots.check_room()
+        except BaseException:
             _child.close(coro)
             raise
         if name is not None:
             kwargs["name"] = name
         context = copy_context() if context is None else context
-        task = WaitingTask(coro, loop=self._loop, context=context, options=kwargs or None)
-        slots.wait(task)
-        return task
+        waiting = WaitingTask(coro, loop=self._loop, context=context, options=kwargs or None)
+        if slots.wait(waiting):
+            self._join(waiting)
+        return waiting
 
     def _make(
         self,
@@ -183,19 +177,22 @@ class TaskGroup(Lifecycle):
             coro.close()
             raise
 
+    def _join(self, task: asyncio.Task[Any]) -> None:
+        """Take in a child that has a slot of the group."""
+        task.add_done_callback(self._on_limited_task_done)
+        self._tasks.add(task)
+        self._register(task)
+
     def _on_limited_task_done(self, task: asyncio.Task[Any]) -> None:
         assert self._slots is not None
-        if task.cancelled() or task.exception() is None:
-            successor = self._slots.hand_on()
-        else:
+        has_failed = not task.cancelled() and task.exception() is not None
+        if has_failed:
             # An error aborts the group before its slot is handed on: nothing starts after it (C6).
-            successor = None
-        if successor is not None:
-            successor.start()
-            successor.add_done_callback(self._on_limited_task_done)
-            self._tasks.add(successor)
-            self._register(successor)
-        self._on_task_done(task)
+            self._on_task_done(task)
+        if (successor := self._slots.hand_on(task)) is not None:
+            self._join(successor)
+        if not has_failed:
+            self._on_task_done(task)
 
     def _abort(self) -> None:
         if self._slots is not None and not self._aborting:
@@ -203,11 +200,10 @@ class TaskGroup(Lifecycle):
         super()._abort()
 
 
-def _checked_limit(limit: object) -> int:
-    if not isinstance(limit, int) or isinstance(limit, bool):
-        msg = f"concurrency_limit must be an int or None, got {limit!r}"
+def _slots_of(limit: int | None, shared: SharedLimit | None) -> Slots | None:
+    if limit is None and shared is None:
+        return None
+    if shared is not None and not isinstance(shared, SharedLimit):
+        msg = f"shared_limit must be a SharedLimit or None, got {shared!r}"
         raise TypeError(msg)
-    if limit < 1:
-        msg = f"concurrency_limit must be at least 1, got {limit}"
-        raise ValueError(msg)
-    return limit
+    return Slots(None if limit is None else checked_limit("concurrency_limit", limit), shared)

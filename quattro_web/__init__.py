@@ -12,7 +12,7 @@ from quattro_web._interrupt import (
 from quattro_web._lifespan import task_group_lifespan
 from quattro_web._middleware import TaskGroupMiddleware
 from quattro_web._reason import CancelReason
-from quattro_web._request_group import request_task_group
+from quattro_web._request_group import request_task_group, set_concurrency_limit
 
 __all__ = [
     "AppTaskGroup",
@@ -25,6 +25,7 @@ __all__ = [
     "cancel_reason",
     "install",
     "request_task_group",
+    "set_concurrency_limit",
     "set_deadline",
     "task_group_lifespan",
     "uninterrupted",

@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from quattro_core import TooManyWaitingError
 from quattro_web._errors import DeadlineExceededError
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
@@ -103,13 +104,23 @@ def _find_handler(conn: HTTPConnection, error: BaseException) -> Handler | None:
         handler = by_status.get(error.status_code)
     for cls in type(error).__mro__:
         handler = handler or by_class.get(cls)
-    if handler is None and isinstance(error, DeadlineExceededError):
-        handler = _gateway_timeout  # of our own making, so that it is answered in any ASGI app
+    if handler is None:  # what is of our own making is answered in any app
+        handler = _OWN_HANDLERS.get(type(error))
     return cast("Handler | None", handler)
 
 
-async def _gateway_timeout(_conn: HTTPConnection, error: BaseException) -> Response:
-    return PlainTextResponse(cast("HTTPException", error).detail, 504)
+async def _gateway_timeout(_conn: HTTPConnection, _error: BaseException) -> Response:
+    return PlainTextResponse("Gateway Timeout", 504)
+
+
+async def _service_unavailable(_conn: HTTPConnection, _error: BaseException) -> Response:
+    return PlainTextResponse("Service Unavailable", 503, {"retry-after": "1"})
+
+
+_OWN_HANDLERS: dict[type[BaseException], Handler] = {
+    DeadlineExceededError: _gateway_timeout,
+    TooManyWaitingError: _service_unavailable,
+}
 
 
 async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) -> Response | None:

@@ -17,6 +17,8 @@ def install(
     *,
     pumps: Iterable[PumpFunction] = (),
     concurrency_limit: int | None = None,
+    total_limit: int | None = None,
+    max_waiting: int | None = None,
     cancel_on_disconnect: bool = False,
     deadline: float | None = None,
     deadline_header: str | None = None,
@@ -31,6 +33,11 @@ def install(
         pumps: Async functions of no arguments, or of one, which is the state that the app's
             lifespan has yielded. They run as long as the app does; see `task_group_lifespan`.
         concurrency_limit: How many children of one request may run at once. None means no limit.
+        total_limit: How many children of all requests together may run at once; the others wait.
+            None means no limit.
+        max_waiting: How many children may wait for the *total_limit*. The request of one more is
+            answered with a 503 and Retry-After, unless the app answers `TooManyWaitingError`
+            otherwise. None means no limit.
         cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
             `quattro_web.cancel_on_disconnect`, which says so for one request.
         deadline: After how many seconds an HTTP request is cancelled and answered with a 504; see
@@ -41,8 +48,9 @@ def install(
     Raises:
         RuntimeError: If it was called before for this app, or if the app has begun to serve.
         TypeError: If *app* is another ASGI app, for which there is `TaskGroupMiddleware`; if a pump
-            is not a function or takes other arguments; if *concurrency_limit* is not an int.
-        ValueError: If *concurrency_limit* is below 1, or *deadline* is not a positive number.
+            is not a function or takes other arguments; if a limit is no int.
+        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, or
+            if *deadline* is not a positive number.
 
     .. versionadded:: 0.1
     """
@@ -59,6 +67,8 @@ def install(
     options: dict[str, Any] = {
         "pumps": tuple(pumps),
         "concurrency_limit": concurrency_limit,
+        "total_limit": total_limit,
+        "max_waiting": max_waiting,
         "cancel_on_disconnect": cancel_on_disconnect,
         "deadline": deadline,
         "deadline_header": deadline_header,

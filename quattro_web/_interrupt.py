@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from quattro_web._errors import NoTaskGroupError
 from quattro_web._reason import CancelReason
-from quattro_web._request import EndedRequest, RequestTasks
+from quattro_web._request import EndedRequest
+from quattro_web._request_group import request_of
 from quattro_web._scope import REQUEST, Connection
 from quattro_web._watch import Watch
 
@@ -105,10 +105,7 @@ def checked_seconds(name: str, seconds: float | None) -> float | None:
 
 
 def _watch(conn: Connection) -> Watch:
-    request: RequestTasks | EndedRequest | None = conn.get(REQUEST)
-    if request is None:
-        msg = "this request is not watched: call quattro_web.install(app)"
-        raise NoTaskGroupError(msg)
+    request = request_of(conn)
     if isinstance(request, EndedRequest):
         msg = "this request has ended: there is nothing left to cancel"
         raise RuntimeError(msg)  # noqa: TRY004  # of its time, not of its type

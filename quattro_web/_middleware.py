@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quattro_core import TaskGroup
+from quattro_core import SharedLimit, TaskGroup
 from quattro_web import _failures
 from quattro_web._app_tasks import AppTasks
 from quattro_web._interrupt import checked_seconds
@@ -32,6 +32,11 @@ class TaskGroupMiddleware:
         pumps: What runs as long as the app does; see `task_group_lifespan`. Started when the app
             has completed its start-up, ended before it begins its shutdown.
         concurrency_limit: How many children of one request may run at once. None means no limit.
+        total_limit: How many children of all requests together may run at once; the others wait.
+            None means no limit.
+        max_waiting: How many children may wait for the *total_limit*. The request of one more is
+            answered with a 503 and Retry-After, unless the app answers `TooManyWaitingError`
+            otherwise. None means no limit.
         cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
             `quattro_web.cancel_on_disconnect`, which says so for one request.
         deadline: After how many seconds an HTTP request is cancelled and answered with a 504; see
@@ -40,9 +45,9 @@ class TaskGroupMiddleware:
             seconds. A value that is no positive number is ignored. None means no such header.
 
     Raises:
-        TypeError: If a pump is not a function or takes other arguments, or if *concurrency_limit*
-            is not an int.
-        ValueError: If *concurrency_limit* is below 1, or *deadline* is not a positive number.
+        TypeError: If a pump is not a function or takes other arguments, or if a limit is no int.
+        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, or
+            if *deadline* is not a positive number.
 
     .. versionadded:: 0.1
     """
@@ -53,14 +58,22 @@ class TaskGroupMiddleware:
         *,
         pumps: Iterable[PumpFunction] = (),
         concurrency_limit: int | None = None,
+        total_limit: int | None = None,
+        max_waiting: int | None = None,
         cancel_on_disconnect: bool = False,
         deadline: float | None = None,
         deadline_header: str | None = None,
     ) -> None:
         TaskGroup(concurrency_limit=concurrency_limit)  # a bad limit is an error now
+        if max_waiting is not None and total_limit is None:
+            msg = f"max_waiting={max_waiting!r} needs a total_limit to wait for"
+            raise ValueError(msg)
         self.app = app
         self._pumps = checked_pumps(pumps)
         self._limit = concurrency_limit
+        self._shared_limit = (
+            None if total_limit is None else SharedLimit(total_limit, max_waiting=max_waiting)
+        )
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadline = checked_seconds("deadline", deadline)
         self._deadline_header = deadline_header.lower().encode() if deadline_header else None
@@ -83,7 +96,9 @@ class TaskGroupMiddleware:
         app_tasks: AppTasks | None = self._ended.app_tasks
         if app_tasks is None and outer is not None:
             app_tasks = outer.app_tasks
-        tasks = scope[REQUEST] = RequestTasks(scope, receive, send, self._limit, app_tasks)
+        tasks = scope[REQUEST] = RequestTasks(scope, receive, send, app_tasks)
+        tasks.concurrency_limit = self._limit
+        tasks.shared_limit = self._shared_limit
         if self._watches:
             self._watch(tasks, scope)
         error: BaseException | None = None

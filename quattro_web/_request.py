@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.types import Message, Receive, Scope, Send
 
-from quattro_core import TaskGroup
+from quattro_core import SharedLimit, TaskGroup
 from quattro_web._dependencies import guard_dependencies
 from quattro_web._gate import BODIES, ResponseGate
 from quattro_web._inbox import Inbox
@@ -30,6 +30,8 @@ class RequestTasks(ResponseGate):
 
     group: TaskGroup | None = None
     conn: Connection | None = None
+    concurrency_limit: int | None = None
+    shared_limit: SharedLimit | None = None
     reason: CancelReason | None = None  # why it was cancelled, if it was
     watch: Watch | None = None
     _closed = False
@@ -40,13 +42,11 @@ class RequestTasks(ResponseGate):
         scope: Scope,
         receive: Receive,
         send: Send,
-        limit: int | None,
         app_tasks: AppTasks | None,
     ) -> None:
         super().__init__(scope, send)
         self._is_websocket = scope["type"] == "websocket"
         self.inbox = Inbox(receive)
-        self._limit = limit
         self.parent = _current_task()
         # An exception that is being handled around the app is none of the handler's.
         self._handled_outside = sys.exception()
@@ -59,7 +59,7 @@ class RequestTasks(ResponseGate):
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
-        group = TaskGroup(concurrency_limit=self._limit)
+        group = TaskGroup(concurrency_limit=self.concurrency_limit, shared_limit=self.shared_limit)
         try:
             self.group = group.enter(self.parent)
         except RuntimeError:
@@ -77,6 +77,8 @@ class RequestTasks(ResponseGate):
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message, as the server's `send`, but not the end of a response before its time."""
         if self.group is None or self._closed:
+            if self.watch is not None and message["type"] == "websocket.close":
+                return self._close_unwatched(message)
             self.progress.note(message)
             return self._send(message)
         return self._send_gated(self.group, message)
@@ -100,10 +102,18 @@ class RequestTasks(ResponseGate):
                     return
                 await self._finish(group)
             await self.flush()
-        elif kind == "websocket.close" and not self._is_child(group):
+        elif kind == "websocket.close":
             # A child's own close goes out at once: the handler may be waiting for what follows it.
-            await self._finish(group)
+            if not self._is_child(group):
+                await self._finish(group)
+            await self._close_unwatched(message)
+            return
         await self.forward(message)
+
+    async def _close_unwatched(self, close: Message) -> None:
+        # granian does not send it while a receive() is waiting, as that of the watch is.
+        await self.unwatch()
+        await self.forward(close)
 
     # Ending
 

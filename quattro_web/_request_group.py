@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from quattro_core import TaskGroup
 from quattro_web._errors import NoTaskGroupError
+from quattro_web._request import EndedRequest, RequestTasks
 from quattro_web._scope import REQUEST, Connection
-
-if TYPE_CHECKING:
-    from quattro_core import TaskGroup
-    from quattro_web._request import EndedRequest, RequestTasks
 
 
 def request_task_group(conn: Connection) -> TaskGroup:
@@ -29,12 +27,43 @@ def request_task_group(conn: Connection) -> TaskGroup:
 
     .. versionadded:: 0.1
     """
+    request = request_of(conn)
+    return request.group or request.open_group(conn)
+
+
+def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
+    """Set how many children of this request may run at once.
+
+    For one route, called in a dependency or at the begin of a handler, before anybody asks for the
+    group; for the whole app there is ``install(app, concurrency_limit=...)``, which it replaces.
+
+    Args:
+        conn: The request or the WebSocket.
+        limit: At least 1. None means no limit.
+
+    Raises:
+        NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        RuntimeError: If the group of this request is there already.
+        TypeError: If *limit* is not an int.
+        ValueError: If *limit* is below 1.
+
+    .. versionadded:: 0.1
+    """
+    TaskGroup(concurrency_limit=limit)  # what is wrong with it is said here
+    request = request_of(conn)
+    if request.group is not None or isinstance(request, EndedRequest):
+        msg = "the group of this request is there already: set its limit before it is asked for"
+        raise RuntimeError(msg)
+    request.concurrency_limit = limit
+
+
+def request_of(conn: Connection) -> RequestTasks | EndedRequest:
+    """Return what is kept of a request in its scope."""
     try:
-        tasks = cast("RequestTasks | EndedRequest", conn[REQUEST])
+        return cast("RequestTasks | EndedRequest", conn[REQUEST])
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "
             "or wrap the ASGI app in quattro_web.TaskGroupMiddleware"
         )
         raise NoTaskGroupError(msg) from None
-    return tasks.group or tasks.open_group(conn)

@@ -7,8 +7,7 @@ from typing import Annotated, Any
 from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
-from quattro_web import _app_group, _interrupt
-from quattro_web._request_group import request_task_group
+from quattro_web import _app_group, _interrupt, _request_group
 
 try:
     from fastapi import Depends
@@ -16,13 +15,13 @@ except ModuleNotFoundError as exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
     raise ModuleNotFoundError(msg, name=exc.name) from exc
 
-__all__ = ["AppTaskGroup", "CancelOnDisconnect", "Deadline", "RequestTaskGroup"]
+__all__ = ["AppTaskGroup", "CancelOnDisconnect", "ConcurrencyLimit", "Deadline", "RequestTaskGroup"]
 
 
 # Coroutine functions, since FastAPI runs others in a thread; not with yield, which costs as much
 # as a whole plain request, and closes at a time of FastAPI's.
 async def _request_task_group(conn: HTTPConnection) -> TaskGroup:
-    return request_task_group(conn)
+    return _request_group.request_task_group(conn)
 
 
 async def _app_task_group(conn: HTTPConnection) -> _app_group.AppTaskGroup:
@@ -95,3 +94,30 @@ def CancelOnDisconnect(on: bool = True) -> Any:  # noqa: FBT001, FBT002, N802
         _interrupt.cancel_on_disconnect(conn, on)
 
     return Depends(cancel_on_disconnect)
+
+
+def ConcurrencyLimit(limit: int | None) -> Any:  # noqa: N802
+    """Return a dependency that limits how many children of a request run at once, on one route.
+
+    ::
+
+        @app.get("/search", dependencies=[ConcurrencyLimit(3)])
+        async def search(q: str, tg: RequestTaskGroup) -> list[str]: ...
+
+    See `quattro_web.set_concurrency_limit`.
+
+    Args:
+        limit: At least 1. None means no limit.
+
+    Raises:
+        TypeError: If *limit* is not an int.
+        ValueError: If *limit* is below 1.
+
+    .. versionadded:: 0.1
+    """
+    TaskGroup(concurrency_limit=limit)  # what is wrong with it is said here
+
+    async def set_concurrency_limit(conn: HTTPConnection) -> None:
+        _request_group.set_concurrency_limit(conn, limit)
+
+    return Depends(set_concurrency_limit)

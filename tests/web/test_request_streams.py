@@ -19,7 +19,6 @@ from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
 
-
 # Older versions of FastAPI do not stream what an endpoint yields.
 sse: Any = pytest.importorskip("fastapi.sse", reason="this FastAPI has no generator endpoints")
 
