@@ -53,7 +53,7 @@ def test_may_end_by_itself(run: Run) -> None:
     async def main() -> None:
         async with TaskGroup() as tg:
             task = tg.create_background_task(asyncio.sleep(0, "done"))
-            await asyncio.sleep(0.001)
+            await asyncio.wait([task])
         assert task.result() == "done"
 
     run(main)
