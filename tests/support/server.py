@@ -19,8 +19,12 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 """Seconds that anything may take, on a machine that is busy with other things as well."""
 
-# uvicorn and hypercorn: "running on", granian: "Listening at". Port 0 lets the server choose one.
-READY = re.compile(r"(?:[Rr]unning on|Listening at:?) https?://127\.0\.0\.1:(\d+)")
+# uvicorn and hypercorn: "running on", where port 0 lets the server choose one. granian says
+# "Listening at" before it does: its worker listens.
+READY = re.compile(
+    r"[Rr]unning on https?://127\.0\.0\.1:(?P<port>\d+)"
+    r"|Listening at:? https?://127\.0\.0\.1:(?P<late>\d+)(?s:.*)Started worker"
+)
 
 
 class Server:
@@ -62,7 +66,8 @@ class Server:
         self._reader.start()
         if self._ready:
             try:
-                self.port = int(self.wait_for(READY.pattern)[1])
+                match = self.wait_for(READY.pattern)
+                self.port = int(match["port"] or match["late"])
             except BaseException:
                 self._kill()
                 raise
