@@ -37,7 +37,7 @@ def stretched_uvloop() -> asyncio.AbstractEventLoop:
 
     base: Any = uvloop.Loop  # its stubs differ from one version to the next
 
-    class StretchedLoop(base):
+    class StretchedLoop(base):  # type: ignore[misc]
         def call_later(self, delay: float, *args: Any, **kwargs: Any) -> Any:
             return super().call_later(delay * 10, *args, **kwargs)
 
