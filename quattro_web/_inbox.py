@@ -26,19 +26,21 @@ class Inbox:
     gone: Message | None = None  # remembered for ever: hypercorn tells it once, then hangs
     _on_gone: Callable[[], None] | None = None
     _reader: asyncio.Task[None] | None = None
+    _messages: deque[Message] | None = None  # read ahead
     _reading = 0
     _touched = False
     _ahead = False
 
-    def __init__(self, receive: Receive) -> None:
-        self._receive = receive
-
     async def receive(self) -> Message:
         """Return the next message, for the app."""
+        while self._is_reading_ahead and not self._messages:
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._messages:
+            self._taken.set()
+            return self._messages.popleft()
         if self.gone is not None:
             return self.gone
-        if self._reader is not None:
-            return await self._next()
         self._touched = True
         self._reading += 1
         try:
@@ -69,29 +71,37 @@ class Inbox:
         if self.gone is None and (touch or self._touched):
             self._start()
 
-    async def close(self) -> None:
+    async def stop_reading(self) -> None:
         """End the reading ahead."""
-        self._on_gone = None
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait((self._reader,))
+        self._on_gone, self._ahead = None, False
+        # Its CancelledError refers to this object, by the traceback: a cycle, if the task stayed.
+        # granian keeps a WebSocket open until nothing refers to its receive() any more.
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            reader.cancel()
+            await asyncio.wait((reader,))
+
+    @property
+    def _is_reading_ahead(self) -> bool:
+        return self._reader is not None and not self._reader.done() and self.gone is None
 
     def _start(self) -> None:
         # While the app itself waits for a message there must be no second reader: it tells.
-        if self._reader is None and not self._reading:
-            self._messages: deque[Message] = deque()
+        if self._reader is None and not self._reading and not self._messages:
+            self._messages = deque()
             self._arrived = asyncio.Event()
             self._taken = asyncio.Event()
-            self._reader = asyncio.create_task(self._read(), name="quattro_web disconnect watcher")
+            reading = self._read(self._messages)
+            self._reader = asyncio.create_task(reading, name="quattro_web disconnect watcher")
 
-    async def _read(self) -> None:
+    async def _read(self, messages: deque[Message]) -> None:
         try:
             while self.gone is None:
                 message = await self._receive()
                 if message["type"] in DISCONNECTS:
                     self._left(message)
                     return
-                self._messages.append(message)
+                messages.append(message)
                 self._arrived.set()
                 if message.get("more_body", True):
                     await self._taken.wait()
@@ -100,17 +110,6 @@ class Inbox:
             logger.exception("receive() of the server failed while the client was watched")
         finally:
             self._arrived.set()
-
-    async def _next(self) -> Message:
-        while not self._messages:
-            if self.gone is not None:
-                return self.gone
-            if self._reader is None or self._reader.done():
-                return await self._receive()
-            self._arrived.clear()
-            await self._arrived.wait()
-        self._taken.set()
-        return self._messages.popleft()
 
     def _left(self, message: Message) -> None:
         self.gone = message

@@ -19,12 +19,8 @@ ROOT = Path(__file__).parents[2]
 PATIENCE = 20.0
 """Seconds that anything may take, on a machine that is busy with other things as well."""
 
-# uvicorn and hypercorn: "running on", where port 0 lets the server choose one. granian says
-# "Listening at" before it does: its worker listens.
-READY = re.compile(
-    r"[Rr]unning on https?://127\.0\.0\.1:(?P<port>\d+)"
-    r"|Listening at:? https?://127\.0\.0\.1:(?P<late>\d+)(?s:.*)Started worker"
-)
+# uvicorn and hypercorn: "running on", granian: "Listening at". Port 0 lets the server choose one.
+READY = re.compile(r"(?:[Rr]unning on|Listening at:?) https?://127\.0\.0\.1:(\d+)")
 
 
 class Server:
@@ -66,8 +62,8 @@ class Server:
         self._reader.start()
         if self._ready:
             try:
-                match = self.wait_for(READY.pattern)
-                self.port = int(match["port"] or match["late"])
+                self.port = int(self.wait_for(READY.pattern)[1])
+                self._wait_for_listener()
             except BaseException:
                 self._kill()
                 raise
@@ -112,6 +108,18 @@ class Server:
                 assert not self._at_end, f"the server has ended without {pattern!r}:\n{text}"
                 assert left > 0, f"the server's log has no {pattern!r}:\n{text}"
                 self._changed.wait(left)
+
+    def _wait_for_listener(self) -> None:
+        """Wait until a connection is taken: granian says that it listens before it does."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), PATIENCE).close()
+            except ConnectionRefusedError:
+                assert time.monotonic() < until, f"the server takes no connection:\n{self.log}"
+                time.sleep(0.02)
+            else:
+                return
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the server, and to nothing else."""
