@@ -134,8 +134,11 @@ class Lifecycle(Children):
             self._abort()
         while self._tasks or (self._background and self._dismiss()):
             try:
-                # Not the future itself: a cancelled waiter would cancel it for the others.
-                await asyncio.wait((self._completion(),))
+                if task is self._parent_task:
+                    await self._completion()
+                else:
+                    # Not the future itself: a cancelled waiter would cancel it for the parent.
+                    await asyncio.wait((self._completion(),))
             except CancelledError as exc:
                 cancelled = exc
                 self._abort()

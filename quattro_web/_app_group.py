@@ -72,8 +72,7 @@ def app_task_group(conn: Connection) -> AppTaskGroup:
     .. versionadded:: 0.1
     """
     request = conn.get(REQUEST)
-    # The state is that of the run which serves this connection: an app may run more than once.
-    tasks = conn.get("state", {}).get(APP) or (request and request.app_tasks)
+    tasks = (request and request.app_tasks()) or conn.get("state", {}).get(APP)
     if tasks is None or not tasks.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "

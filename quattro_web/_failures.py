@@ -18,6 +18,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from quattro_core import TooManyWaitingError
 from quattro_web._errors import DeadlineExceededError
+from quattro_web._exchange import Exchange
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
@@ -27,61 +28,102 @@ logger = logging.getLogger("quattro_web")
 Handler = Callable[[Any, BaseException], Any]
 
 
-async def end(tasks: RequestTasks, exc: BaseException | None) -> None:
+async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None) -> None:
     """End the group of a request after the app has returned or raised, and answer what failed."""
-    conn, tasks.conn = cast("Connection", tasks.conn), None
-    stopped = isinstance(exc, asyncio.CancelledError)
     errors = await tasks.close(exc)
+    if exchange.watch is not None:
+        await exchange.unwatch()
+    if tasks.is_releasing:
+        await tasks.settle()
+    reason, by_handler, stopped = exchange.reason, exc, isinstance(exc, asyncio.CancelledError)
     exc = None
-    await tasks.unwatch()
-    await tasks.settle()
-    if tasks.reason is CancelReason.DISCONNECT:
+    if reason is CancelReason.DISCONNECT:
         # What the handler's own read was told is no news, and no failure.
         errors = [error for error in errors if not isinstance(error, ClientDisconnect)]
-    if tasks.reason is CancelReason.DEADLINE and not tasks.progress.complete:
+    if reason is CancelReason.DEADLINE and not exchange.complete:
         errors.insert(0, DeadlineExceededError())
-    if errors:
-        tasks.drop()
-        await _answer(errors, tasks, _connection(conn, tasks))
-    elif tasks.reason is CancelReason.DISCONNECT:
-        tasks.drop()  # nobody is there to be answered
-    elif stopped and conn["type"] == "http" and not tasks.progress.complete:
-        msg = "the request's task group was cancelled before the response was complete"
-        raise RuntimeError(msg)
-    else:
-        await tasks.complete()
-
-
-async def _answer(errors: list[BaseException], tasks: RequestTasks, conn: HTTPConnection) -> None:
-    find = partial(_find_handler, conn)
-    error = errors[0] if len(errors) == 1 else _one_of(errors, find)
-    progress = tasks.progress
     try:
-        if isinstance(conn, WebSocket) and progress.started:
-            await _close(conn, error, tasks, find(error))
-            return
-        handler = None if progress.started or progress.complete else find(error)
-        if handler is None:
-            raise error
-        response = await _call(handler, conn, error)
-        if response is not None:
-            await response(conn.scope, tasks.inbox.receive, tasks.forward)
+        if errors:
+            tasks.drop()
+            await _Answer(exchange, tasks.conn).to(errors, by_handler)
+        elif reason is CancelReason.DISCONNECT:
+            tasks.drop()  # nobody is there to be answered
+        elif stopped and not exchange.complete and not tasks.is_websocket:
+            msg = "the request's task group was cancelled before the response was complete"
+            raise RuntimeError(msg)
+        elif tasks.is_holding:
+            await tasks.complete()
     finally:
-        del error, errors
+        del errors, by_handler
 
 
-async def _close(
-    websocket: WebSocket, error: BaseException, tasks: RequestTasks, handler: Handler | None
-) -> None:
-    """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error)."""
-    if isinstance(error, WebSocketDisconnect):
-        return  # the client has left, and that is what some child was told
-    if handler is not None and not isinstance(error, HTTPException):
-        await _call(handler, websocket, error)
-    if not tasks.progress.complete:
-        await tasks.forward({"type": "websocket.close", "code": 1011, "reason": ""})
-        if not isinstance(error, DeadlineExceededError):
+class _Answer:
+    """What the client is told of a failure.
+
+    Args:
+        exchange: The request.
+        conn: What the group was asked for with.
+    """
+
+    def __init__(self, exchange: Exchange, conn: Connection) -> None:
+        self._exchange = exchange
+        self._conn = _connection(conn, exchange)
+
+    async def to(self, errors: list[BaseException], by_handler: BaseException | None) -> None:
+        """Answer, or raise what nobody answers.
+
+        Args:
+            errors: What has failed, the first one first.
+            by_handler: What the app itself has raised.
+        """
+        exchange, conn = self._exchange, self._conn
+        error = errors[0] if len(errors) == 1 else _one_of(errors, self._find)
+        is_own = error is by_handler
+        try:
+            handler = self._find(error)
+            if isinstance(conn, WebSocket) and exchange.start is not None:
+                await self._close(conn, error, handler, is_own=is_own)
+            elif handler is None or exchange.start is not None or exchange.complete:
+                raise error
+            elif (response := await _call(handler, conn, error)) is not None:
+                await response(conn.scope, exchange.receive, exchange.forward)
+        finally:
+            del error, errors, by_handler
+
+    async def _close(
+        self,
+        websocket: WebSocket,
+        error: BaseException,
+        handler: Handler | None,
+        *,
+        is_own: bool,
+    ) -> None:
+        """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error)."""
+        exchange = self._exchange
+        if isinstance(error, WebSocketDisconnect):
+            # The client has left. A child may be told so in the middle of its work; what the
+            # handler itself lets out leaves the app, as it does without a group.
+            if is_own:
+                raise error
+            return
+        answered = isinstance(error, DeadlineExceededError)
+        if handler is not None and not exchange.complete and not isinstance(error, HTTPException):
+            await _call(handler, websocket, error)
+            answered = True
+        if not exchange.complete:
+            await exchange.forward({"type": "websocket.close", "code": 1011, "reason": ""})
+        if not answered:
             raise error
+
+    def _find(self, error: BaseException) -> Handler | None:
+        """Find the app's exception handler, as Starlette does; the sub-app's own, in a sub-app."""
+        handlers = self._conn.scope.get("starlette.exception_handlers")
+        by_class, by_status = ({}, {}) if handlers is None else handlers
+        handler = by_status.get(error.status_code) if isinstance(error, HTTPException) else None
+        for cls in type(error).__mro__:
+            handler = handler or by_class.get(cls)
+        # What is of our own making is answered in any app.
+        return cast("Handler | None", handler or _OWN_HANDLERS.get(type(error)))
 
 
 def _one_of(
@@ -94,19 +136,6 @@ def _one_of(
             logger.error("another failure of a request was answered first", exc_info=other)
         return errors[0]
     return group
-
-
-def _find_handler(conn: HTTPConnection, error: BaseException) -> Handler | None:
-    """Find the app's exception handler, as Starlette does; the sub-app's own, in a sub-app."""
-    by_class, by_status = conn.scope.get("starlette.exception_handlers", ({}, {}))
-    handler = None
-    if isinstance(error, HTTPException):
-        handler = by_status.get(error.status_code)
-    for cls in type(error).__mro__:
-        handler = handler or by_class.get(cls)
-    if handler is None:  # what is of our own making is answered in any app
-        handler = _OWN_HANDLERS.get(type(error))
-    return cast("Handler | None", handler)
 
 
 async def _gateway_timeout(_conn: HTTPConnection, _error: BaseException) -> Response:
@@ -135,7 +164,7 @@ async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) ->
     return cast("Response | None", await run_in_threadpool(handler, conn, error))
 
 
-def _connection(conn: Connection, tasks: RequestTasks) -> HTTPConnection:
+def _connection(conn: Connection, exchange: Exchange) -> HTTPConnection:
     """Return what a handler is called with: the object of whoever asked for the group.
 
     It is the one that has read the body, which a new Request could not read again.
@@ -144,5 +173,5 @@ def _connection(conn: Connection, tasks: RequestTasks) -> HTTPConnection:
         return conn
     scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
     if scope["type"] == "websocket":
-        return WebSocket(scope, tasks.inbox.receive, tasks.forward)
-    return Request(scope, tasks.inbox.receive, tasks.forward)
+        return WebSocket(scope, exchange.receive, exchange.forward)
+    return Request(scope, exchange.receive, exchange.forward)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from starlette.types import Message, Scope, Send
+from starlette.types import Message
 
-from quattro_web._response import Progress
+from quattro_web._scope import Connection
+
+if TYPE_CHECKING:
+    from quattro_web._exchange import Exchange
 
 # A stream may be silent for long after its start, and its client waits for the headers: an
 # EventSource is not open without them. An ordinary response follows its start at once.
@@ -14,16 +18,46 @@ RELEASE_AFTER = 0.05
 
 
 class ResponseGate:
-    """The server's `send`, what has left through it, and the start of a response held back."""
+    """What is held back of a response.
+
+    Args:
+        exchange: The request.
+        conn: Its scope.
+    """
 
     _held: Message | None = None
     _held_end: Message | None = None
     _timer: asyncio.TimerHandle | None = None
     _releasing: asyncio.Task[None] | None = None
 
-    def __init__(self, scope: Scope, send: Send) -> None:
-        self._send = send
-        self.progress = Progress(scope.get("method"))
+    def __init__(self, exchange: Exchange, conn: Connection) -> None:
+        self.exchange = exchange
+        self.is_websocket = conn["type"] == "websocket"
+        self._method = None if self.is_websocket else conn["method"]
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether anything is held back."""
+        return self._held is not None or self._held_end is not None
+
+    @property
+    def is_releasing(self) -> bool:
+        """Whether a start is being sent that was held for long enough."""
+        return self._releasing is not None
+
+    def ends_with(self, message: Message) -> bool:
+        """Whether the client has the whole response when it has this message.
+
+        That is so with the last message, and with the last byte that Content-Length announces:
+        BaseHTTPMiddleware sends an ordinary body as a stream, with an empty message at its end.
+        """
+        if not message.get("more_body", False):
+            return True
+        start = self._held or self.exchange.start
+        length = None if start is None else self._length(start)
+        if length is None:
+            return False
+        return self.exchange.sent + len(message.get("body", b"")) >= length
 
     def hold(self, start: Message) -> None:
         """Keep the start of a response until it is known what the response is.
@@ -32,8 +66,7 @@ class ResponseGate:
         nothing for a while is that of a stream.
         """
         self._held = start
-        self.progress.expect(start)
-        if self.progress.is_open_ended:
+        if self._length(start) is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(RELEASE_AFTER, self._release)
 
@@ -56,7 +89,7 @@ class ResponseGate:
         start, self._held = self._held, None
         self.keep()
         if start is not None:
-            await self.forward(start)
+            await self.exchange.forward(start)
         elif self._releasing is not None:
             await self._releasing
 
@@ -65,7 +98,7 @@ class ResponseGate:
         await self.flush()
         if self._held_end is not None:
             end, self._held_end = self._held_end, None
-            await self.forward(end)
+            await self.exchange.forward(end)
 
     async def settle(self) -> None:
         """Wait for a start that is being sent after a while."""
@@ -75,21 +108,36 @@ class ResponseGate:
             if not releasing.cancelled():
                 releasing.result()
 
-    async def forward(self, message: Message) -> None:
-        """Send a message as it is."""
-        self.progress.note(message)
-        await self._send(message)
-
     def _release(self) -> None:
         start, self._held = self._held, None
         if start is not None:
-            self._releasing = asyncio.create_task(self.forward(start), name="quattro_web start")
+            self._releasing = asyncio.create_task(
+                self.exchange.forward(start), name="quattro_web start"
+            )
+
+    def _length(self, start: Message) -> int | None:
+        """Return how many bytes the body will have, if its start announces it."""
+        if self._method == "HEAD" or start["status"] in BODY_LESS:
+            return 0
+        for name, value in start.get("headers", ()):
+            if name.lower() == b"content-length":
+                try:
+                    return int(value)
+                except ValueError:  # the server's to complain about
+                    return None
+        return None
 
 
-BODIES = (
-    "http.response.body",
-    "http.response.pathsend",
-    "http.response.trailers",
-    "http.response.zerocopysend",
-    "websocket.http.response.body",
+BODY_LESS = frozenset({204, 304})
+
+STARTS = frozenset({"http.response.start", "websocket.http.response.start"})
+
+BODIES = frozenset(
+    {
+        "http.response.body",
+        "http.response.pathsend",
+        "http.response.trailers",
+        "http.response.zerocopysend",
+        "websocket.http.response.body",
+    }
 )

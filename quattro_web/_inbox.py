@@ -24,6 +24,7 @@ class Inbox:
     """
 
     gone: Message | None = None  # remembered for ever: hypercorn tells it once, then hangs
+    _receive: Receive
     _on_gone: Callable[[], None] | None = None
     _reader: asyncio.Task[None] | None = None
     _messages: deque[Message] | None = None  # read ahead

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+from quattro_web._exchange import EndedRequest
 from quattro_web._reason import CancelReason
-from quattro_web._request import EndedRequest
 from quattro_web._request_group import request_of
 from quattro_web._scope import REQUEST, Connection
 from quattro_web._watch import Watch

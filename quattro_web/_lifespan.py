@@ -84,9 +84,7 @@ async def serve_lifespan(
         nonlocal answered
         answered = True
         if message["type"] == "lifespan.startup.complete":
-            state = scope.get("state", {})
-            await tasks.start(state)
-            state[APP] = tasks
+            await tasks.start(scope.get("state", {}))
         if message["type"] == "lifespan.shutdown.complete":
             try:
                 tasks.raise_untold()

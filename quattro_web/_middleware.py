@@ -11,11 +11,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from quattro_core import SharedLimit, TaskGroup
 from quattro_web import _failures
 from quattro_web._app_tasks import AppTasks
+from quattro_web._exchange import EndedRequest, Exchange
 from quattro_web._interrupt import checked_seconds
 from quattro_web._lifespan import serve_lifespan
 from quattro_web._pumps import PumpFunction, checked_pumps
-from quattro_web._request import EndedRequest, RequestTasks
 from quattro_web._scope import REQUEST
+from quattro_web._settings import Settings, current_loop
 from quattro_web._watch import Watch
 
 
@@ -68,57 +69,62 @@ class TaskGroupMiddleware:
         if max_waiting is not None and total_limit is None:
             msg = f"max_waiting={max_waiting!r} needs a total_limit to wait for"
             raise ValueError(msg)
+        shared = None if total_limit is None else SharedLimit(total_limit, max_waiting=max_waiting)
         self.app = app
         self._pumps = checked_pumps(pumps)
-        self._limit = concurrency_limit
-        self._shared_limit = (
-            None if total_limit is None else SharedLimit(total_limit, max_waiting=max_waiting)
-        )
+        self._settings = Settings(concurrency_limit, shared)
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadline = checked_seconds("deadline", deadline)
         self._deadline_header = deadline_header.lower().encode() if deadline_header else None
         self._watches = cancel_on_disconnect or bool(deadline or deadline_header)
-        self._ended = EndedRequest(None)
+        self._ended = EndedRequest(self._settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
         kind = scope["type"]
         if kind == "lifespan":
-            run = AppTasks(self._pumps)
-            self._ended = EndedRequest(run)
-            await serve_lifespan(self.app, run, scope, receive, send)
+            await self._serve_lifespan(scope, receive, send)
             return
-        outer: RequestTasks | EndedRequest | None = scope.get(REQUEST)
-        if kind not in ("http", "websocket") or (outer is not None and outer.group is not None):
+        outer: Exchange | EndedRequest | None = scope.get(REQUEST)
+        if kind not in _KINDS or (outer is not None and outer.group is not None):
             await self.app(scope, receive, send)
             return
-        # In a sub-app with a middleware of its own, this one is nearer to the handler: it answers.
-        app_tasks: AppTasks | None = self._ended.app_tasks
-        if app_tasks is None and outer is not None:
-            app_tasks = outer.app_tasks
-        tasks = scope[REQUEST] = RequestTasks(scope, receive, send, app_tasks)
-        tasks.concurrency_limit = self._limit
-        tasks.shared_limit = self._shared_limit
+        exchange = scope[REQUEST] = Exchange(self._settings, receive, send)
+        if outer is not None:
+            # In a sub-app with a middleware of its own, this one is nearer to the handler: it
+            # answers.
+            exchange.outer = outer
         if self._watches:
-            self._watch(tasks, scope)
+            self._watch(exchange, scope)
         error: BaseException | None = None
         try:
             try:
-                await self.app(scope, tasks.inbox.receive, tasks.send)
+                await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
-                if tasks.group is None:
+                if exchange.tasks is None:
                     raise
                 error = exc
-            if tasks.group is not None:
-                await _failures.end(tasks, error)
+            if exchange.tasks is not None:
+                await _failures.end(exchange, exchange.tasks, error)
         finally:
             scope[REQUEST] = outer or self._ended
-            del error
-            if tasks.watch is not None:
-                await tasks.unwatch()
+            exchange.tasks = error = None  # each of them refers to what refers to it
+            if exchange.watch is not None:
+                await exchange.unwatch()
 
-    def _watch(self, tasks: RequestTasks, scope: Scope) -> None:
-        watch = tasks.watch = Watch(tasks, scope)
+    async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        run = AppTasks(self._pumps)
+        runs, loop = self._settings.runs, current_loop()
+        if loop is not None:
+            runs[loop] = run
+        try:
+            await serve_lifespan(self.app, run, scope, receive, send)
+        finally:
+            if loop is not None and runs.get(loop) is run:
+                del runs[loop]
+
+    def _watch(self, exchange: Exchange, scope: Scope) -> None:
+        watch = exchange.watch = Watch(exchange, scope)
         if self._cancel_on_disconnect:
             watch.disconnect(cancels=True)
         if scope["type"] == "http":
@@ -131,3 +137,6 @@ class TaskGroupMiddleware:
                     asked = checked_seconds("deadline", float(value))
                     return min(asked or math.inf, self._deadline or math.inf)
         return self._deadline
+
+
+_KINDS = frozenset({"http", "websocket"})

@@ -6,7 +6,7 @@ from typing import cast
 
 from quattro_core import TaskGroup
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._request import EndedRequest, RequestTasks
+from quattro_web._exchange import EndedRequest, Exchange
 from quattro_web._scope import REQUEST, Connection
 
 
@@ -57,10 +57,10 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
     request.concurrency_limit = limit
 
 
-def request_of(conn: Connection) -> RequestTasks | EndedRequest:
+def request_of(conn: Connection) -> Exchange | EndedRequest:
     """Return what is kept of a request in its scope."""
     try:
-        return cast("RequestTasks | EndedRequest", conn[REQUEST])
+        return cast("Exchange | EndedRequest", conn[REQUEST])
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "

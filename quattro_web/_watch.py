@@ -11,7 +11,7 @@ from quattro_web._scope import Connection, describe
 from quattro_web._where import where
 
 if TYPE_CHECKING:
-    from quattro_web._request import RequestTasks
+    from quattro_web._exchange import Exchange
 
 logger = logging.getLogger("quattro_web")
 
@@ -27,7 +27,7 @@ class Watch:
     _uninterrupted = 0
     _pending: CancelReason | None = None
 
-    def __init__(self, request: RequestTasks, conn: Connection) -> None:
+    def __init__(self, request: Exchange, conn: Connection) -> None:
         self._request = request
         self._conn = conn
         self._loop = asyncio.get_running_loop()
@@ -38,7 +38,7 @@ class Watch:
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None
-        self._request.inbox.tell(self._left if cancels else None)
+        self._request.tell(self._left if cancels else None)
         if cancels:
             self._patience = self._loop.call_later(WATCH_AFTER, self._watch_client)
 
@@ -64,19 +64,19 @@ class Watch:
         """End the watch, with its request."""
         self.disconnect(cancels=False)
         self.deadline(None)
-        await self._request.inbox.close()
+        await self._request.stop_reading()
 
     def _watch_client(self) -> None:
         expects = any(name == b"expect" for name, _ in self._conn["headers"])
-        self._request.inbox.read_ahead(touch=not expects)
+        self._request.read_ahead(touch=not expects)
 
     def _left(self) -> None:
-        if not self._request.progress.complete:
+        if not self._request.complete:
             logger.info("%s: the client has left, its handler is cancelled", describe(self._conn))
             self._interrupt(CancelReason.DISCONNECT)
 
     def _expire(self) -> None:
-        if self._request.progress.complete:
+        if self._request.complete:
             return
         running = [("handler", self._request.parent)] if self._request.parent else []
         if self._request.group is not None:

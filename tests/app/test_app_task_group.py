@@ -120,12 +120,10 @@ def test_plain_asgi_scope() -> None:
 
 def test_each_run_has_its_own() -> None:
     """A1: Of two runs of one app at once, each hands its requests' work over to its own group."""
-    go = asyncio.Event()
-    done: list[str] = []
+    done: list[asyncio.AbstractEventLoop] = []
 
     async def work() -> None:
-        await go.wait()
-        done.append("work")
+        done.append(asyncio.get_running_loop())
 
     async def endpoint(request: Request) -> Response:
         app_task_group(request).create_task(work)
@@ -133,16 +131,21 @@ def test_each_run_has_its_own() -> None:
 
     app = Starlette(routes=[Route("/", endpoint)])
     install(app)
+    with TestClient(app) as first:
+        with TestClient(app) as second:
+            for client in (first, second, first):
+                assert client.get("/").status_code == 200
+        assert first.get("/").status_code == 200
+    assert len(done) == 4
+    assert len(set(done)) == 2
 
-    async def main() -> None:
-        async with Life(app) as first:
-            async with Life(app):
-                await first.get()
-            assert done == []  # the end of the second run has not waited for it
-            go.set()
-        assert done == ["work"]
 
-    run(main())
+def test_state_of_the_lifespan_is_the_apps_own() -> None:
+    """A1, R10: Nothing is put into the state that the app's lifespan yields."""
+    app = Starlette()
+    install(app)
+    with TestClient(app) as client:
+        assert client.app_state == {}
 
 
 def test_not_installed() -> None:

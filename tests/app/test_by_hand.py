@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from quattro_web import app_task_group, install, task_group_lifespan
+from quattro_web import install, task_group_lifespan
 from tests.app.apps import lifespan_of, pump_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
@@ -155,7 +155,7 @@ def test_install_on_top() -> None:
     async def main() -> None:
         async with Life(app, log=log) as life:
             await settle()
-            app_task_group({"state": life.state}).create_task(work)
+            (await life.group()).create_task(work)
 
     run(main())
     assert log == [

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from quattro_web import app_task_group, install
+from quattro_web import install
 from quattro_web.fastapi import AppTaskGroup
 from tests.app.apps import pump_of, settle
 from tests.app.handing import app_with, fail, serve, visitor
@@ -168,7 +168,7 @@ def test_a_server_that_gives_up(errors: list[logging.LogRecord]) -> None:
         install(app, pumps=[pump_of(log)])
         life = Life(app)
         await life.start()
-        app_task_group({"state": life.state}).create_task(work)
+        (await life.group()).create_task(work)
         stopping = asyncio.create_task(life.stop())
         await settle()
         assert "work ends" not in log

@@ -3,13 +3,12 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from quattro_web import app_task_group, install
+from quattro_web import install
 from tests.app.apps import lifespan_of, pump_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
@@ -195,8 +194,7 @@ def test_pump_that_fails_while_work_is_awaited(errors: list[logging.LogRecord]) 
         app = Starlette()
         install(app, pumps=[pump])
         async with Life(app) as life:
-            scope: dict[str, Any] = {"state": life.state}
-            app_task_group(scope).create_task(work)
+            (await life.group()).create_task(work)
         return life
 
     life = run(main())

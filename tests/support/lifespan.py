@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from starlette.types import ASGIApp, Message
 
+from quattro_web import AppTaskGroup, app_task_group
 from tests.support.asgi import Exchange
 
 
@@ -70,6 +71,11 @@ class Life:
     def exchange(self, path: str = "/", **scope: Any) -> Exchange:
         """Prepare a request in this run."""
         return Exchange(self.app, path, log=self.log, state=dict(self.state), **scope)
+
+    async def group(self) -> AppTaskGroup:
+        """Return the app's group, as a request in this run gets it."""
+        passed = await Exchange(self.app, state=dict(self.state)).run()
+        return app_task_group(passed.scope)
 
     async def _tell(self, what: str) -> str | None:
         self._inbox.put_nowait({"type": f"lifespan.{what}"})

@@ -257,3 +257,38 @@ def test_child_closes(kind: str) -> None:
     socket = run(main())
     assert socket.log == ["accept", "send the last one", "close 1012"]
     assert socket.error is None
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_error_after_the_close_is_not_lost(asks: bool) -> None:
+    """R6, R10: A bug of the handler after its own close leaves the app, with and without a group."""
+    error = ZeroDivisionError()
+
+    async def endpoint(websocket: WebSocket) -> None:
+        if asks:
+            request_task_group(websocket)
+        await websocket.accept()
+        await websocket.close(1003)
+        raise error
+
+    socket = run(Socket(app_of(endpoint)).run())
+    assert socket.log == ["accept", "close 1003", "raised ZeroDivisionError"]
+    assert socket.error is error
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_disconnect_that_the_handler_lets_out(asks: bool) -> None:
+    """R10: A WebSocketDisconnect that the handler lets out leaves the app, as it does without us."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        if asks:
+            request_task_group(websocket)
+        await websocket.accept()
+        await websocket.receive_text()
+
+    async def main() -> Socket:
+        socket = Socket(app_of(endpoint))
+        socket.leave()
+        return await socket.run()
+
+    assert run(main()).log == ["accept", "raised WebSocketDisconnect"]

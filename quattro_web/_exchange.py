@@ -1,0 +1,169 @@
+"""One request or WebSocket connection as it passes by."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from starlette.types import Message, Receive, Send
+
+from quattro_core import TaskGroup
+from quattro_web._gate import BODIES, STARTS
+from quattro_web._inbox import Inbox
+from quattro_web._request import RequestTasks
+from quattro_web._scope import Connection
+from quattro_web._settings import Settings
+
+if TYPE_CHECKING:
+    from quattro_web._app_tasks import AppTasks
+    from quattro_web._reason import CancelReason
+    from quattro_web._watch import Watch
+
+_UNSET = 0  # no limit that a group could have
+
+
+class Exchange(Inbox):
+    """One request, with what was sent and received of it, until somebody asks for its group.
+
+    Every request pays for this object, so it is a few attributes (what it may never need is an
+    attribute of the class until it does), and its `send` hands back the server's own awaitable.
+    """
+
+    tasks: RequestTasks | None = None
+    watch: Watch | None = None
+    reason: CancelReason | None = None  # why it was cancelled, if it was
+    start: Message | None = None  # the start of the response, or the acceptance of a WebSocket
+    sent = 0  # bytes of its body
+    complete = False
+    outer: Exchange | EndedRequest | None = None
+    concurrency_limit: int | None = _UNSET
+
+    def __init__(self, settings: Settings, receive: Receive, send: Send) -> None:
+        self._receive = receive
+        self._send = send
+        self.settings = settings
+        # An exception that is being handled around the app is none of the handler's.
+        self.handled_outside = sys.exception()
+        try:
+            # The task of the middleware is the parent of the group, whoever asks for it first.
+            self.parent = asyncio.current_task()
+        except RuntimeError:  # trio: an app that asks for no group never knows
+            self.parent = None
+
+    def send(self, message: Message) -> Awaitable[None]:
+        """Send a message, as the server's `send`, but not the end of a response before its time."""
+        if self.tasks is not None:
+            return self.tasks.send(message)
+        if self.watch is not None and message["type"] == "websocket.close":
+            return self._close_unwatched(message)
+        self.note(message)
+        return self._send(message)
+
+    def note(self, message: Message) -> None:
+        """Take in a message that is sent on."""
+        kind = message["type"]
+        if kind in _BODIES:
+            self.sent += len(message.get("body", b""))
+            if not message.get("more_body", False):
+                self.complete = True
+        elif kind in _STARTS:
+            self.start = message
+        elif kind in _ENDS:
+            self.complete = True
+
+    async def forward(self, message: Message) -> None:
+        """Send a message as it is."""
+        self.note(message)
+        await self._send(message)
+
+    async def _close_unwatched(self, close: Message) -> None:
+        # granian does not send it while a receive() is waiting, as that of the watch is.
+        await self.unwatch()
+        await self.forward(close)
+
+    # The group
+
+    @property
+    def group(self) -> TaskGroup | None:
+        """The task group, if somebody has asked for it."""
+        return None if self.tasks is None else self.tasks.group
+
+    def open_group(self, conn: Connection) -> TaskGroup:
+        """Make the group.
+
+        Raises:
+            RuntimeError: If the response is complete, in a thread, or on another event loop.
+        """
+        if self.complete:
+            raise RuntimeError(COMPLETE)
+        if self.parent is None:
+            msg = "the task group of a request needs asyncio: this app runs on another event loop"
+            raise RuntimeError(msg)
+        limit = self.concurrency_limit
+        group = TaskGroup(
+            concurrency_limit=self.settings.concurrency_limit if limit == _UNSET else limit,
+            shared_limit=self.settings.shared_limit,
+        )
+        try:
+            group.enter(self.parent)
+        except RuntimeError:
+            msg = (
+                "request_task_group was called in a thread, where no event loop runs: "
+                "make the endpoint or dependency async def"
+            )
+            raise RuntimeError(msg) from None
+        self.tasks = RequestTasks(self, group, conn)
+        return group
+
+    def interrupt(self, conn: Connection, reason: CancelReason) -> None:
+        """Cancel the handler and its children, once; not when the response is complete."""
+        if self.reason is None and not self.complete:
+            self.reason = reason
+            (self.group or self.open_group(conn)).cancel(reason)
+
+    async def unwatch(self) -> None:
+        """Stop watching the client and the clock."""
+        watch, self.watch = self.watch, None
+        if watch is not None:
+            await watch.close()
+
+    # The app
+
+    def app_tasks(self) -> AppTasks | None:
+        """Return what runs as long as the app does; a sub-app has that of its app."""
+        own = self.settings.app_tasks()
+        return self.outer.app_tasks() if own is None and self.outer is not None else own
+
+
+class EndedRequest:
+    """What stays in the scope of a request that has ended.
+
+    Not the `Exchange`: it refers to the server's `send`, which commonly refers to the scope, so
+    that each request would leave a cycle to the garbage collector.
+    """
+
+    group = None
+    reason = None
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def open_group(self, _conn: Connection) -> TaskGroup:
+        """Refuse."""
+        raise RuntimeError(COMPLETE)
+
+    def app_tasks(self) -> AppTasks | None:
+        """Return what runs as long as the app does."""
+        return self._settings.app_tasks()
+
+
+_STARTS = STARTS | {"websocket.accept"}
+_ENDS = frozenset({"http.response.pathsend", "websocket.close"})
+_BODIES = BODIES - _ENDS - {"http.response.trailers"}
+
+COMPLETE = (
+    "the response of this request is complete, and its task group has ended with it: "
+    "hand work that outlives the response to quattro_web.app_task_group(conn)"
+)

@@ -1,0 +1,38 @@
+"""What the requests of one middleware have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from quattro_core import SharedLimit
+
+if TYPE_CHECKING:
+    from quattro_web._app_tasks import AppTasks
+
+
+class Settings:
+    """The limits of an app's requests, and the runs of the app: one for each event loop.
+
+    An app may run in several at once, each in a thread of its own, as under two test clients. The
+    state of the lifespan would tell them apart as well, but it is the app's.
+    """
+
+    def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
+        self.concurrency_limit = concurrency_limit
+        self.shared_limit = shared_limit
+        self.runs: dict[asyncio.AbstractEventLoop, AppTasks] = {}
+
+    def app_tasks(self) -> AppTasks | None:
+        """Return the run of the app in the current event loop."""
+        loop = current_loop()
+        # In a thread any run will do: it refuses what is handed over there.
+        return next(iter(self.runs.values()), None) if loop is None else self.runs.get(loop)
+
+
+def current_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs; None in a thread without one, and under trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
