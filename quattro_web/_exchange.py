@@ -56,8 +56,20 @@ class Exchange(Inbox):
         """Send a message, as the server's `send`, but not the end of a response before its time."""
         if self.tasks is not None:
             return self.tasks.send(message)
-        if self.watch is not None and message["type"] == "websocket.close":
+        kind = message["type"]
+        if kind == "http.response.body":
+            self.sent += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        elif kind == "http.response.start":
+            self.start = message
+        elif kind == "websocket.close" and self.watch is not None:
             return self._close_unwatched(message)
+        else:
+            self.note(message)
+        return self._send(message)
+
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Send a message as it is, and take note of it."""
         self.note(message)
         return self._send(message)
 
@@ -74,9 +86,8 @@ class Exchange(Inbox):
             self.complete = True
 
     async def forward(self, message: Message) -> None:
-        """Send a message as it is."""
-        self.note(message)
-        await self._send(message)
+        """Send a message as it is, for those who need a coroutine."""
+        await self.pass_on(message)
 
     async def _close_unwatched(self, close: Message) -> None:
         # granian does not send it while a receive() is waiting, as that of the watch is.
@@ -84,6 +95,11 @@ class Exchange(Inbox):
         await self.forward(close)
 
     # The group
+
+    @property
+    def is_undisturbed(self) -> bool:
+        """Whether nobody has asked the task of the request to be cancelled."""
+        return self.parent is not None and not self.parent.cancelling()
 
     @property
     def group(self) -> TaskGroup | None:
@@ -125,9 +141,11 @@ class Exchange(Inbox):
 
     async def unwatch(self) -> None:
         """Stop watching the client and the clock."""
-        watch, self.watch = self.watch, None
-        if watch is not None:
-            await watch.close()
+        if self.watch is not None:
+            self.watch.stop()
+            self.watch = None
+        if self.is_read_ahead:
+            await self.stop_reading()
 
     # The app
 

@@ -31,8 +31,7 @@ Handler = Callable[[Any, BaseException], Any]
 async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None) -> None:
     """End the group of a request after the app has returned or raised, and answer what failed."""
     errors = await tasks.close(exc)
-    if exchange.watch is not None:
-        await exchange.unwatch()
+    await exchange.unwatch()
     if tasks.is_releasing:
         await tasks.settle()
     reason, by_handler, stopped = exchange.reason, exc, isinstance(exc, asyncio.CancelledError)

@@ -89,7 +89,7 @@ class ResponseGate:
         start, self._held = self._held, None
         self.keep()
         if start is not None:
-            await self.exchange.forward(start)
+            await self.exchange.pass_on(start)
         elif self._releasing is not None:
             await self._releasing
 
@@ -98,7 +98,7 @@ class ResponseGate:
         await self.flush()
         if self._held_end is not None:
             end, self._held_end = self._held_end, None
-            await self.exchange.forward(end)
+            await self.exchange.pass_on(end)
 
     async def settle(self) -> None:
         """Wait for a start that is being sent after a while."""

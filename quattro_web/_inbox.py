@@ -72,6 +72,11 @@ class Inbox:
         if self.gone is None and (touch or self._touched):
             self._start()
 
+    @property
+    def is_read_ahead(self) -> bool:
+        """Whether a task has been reading ahead."""
+        return self._reader is not None
+
     async def stop_reading(self) -> None:
         """End the reading ahead."""
         self._on_gone, self._ahead = None, False

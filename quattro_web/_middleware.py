@@ -104,13 +104,16 @@ class TaskGroupMiddleware:
                 if exchange.tasks is None:
                     raise
                 error = exc
-            if exchange.tasks is not None:
+            if exchange.tasks is not None and (error is not None or not exchange.tasks.is_over):
                 await _failures.end(exchange, exchange.tasks, error)
         finally:
             scope[REQUEST] = outer or self._ended
             exchange.tasks = error = None  # each of them refers to what refers to it
             if exchange.watch is not None:
-                await exchange.unwatch()
+                exchange.watch.stop()
+                exchange.watch = None
+                if exchange.is_read_ahead:
+                    await exchange.stop_reading()
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         run = AppTasks(self._pumps)

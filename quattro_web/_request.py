@@ -41,37 +41,50 @@ class RequestTasks(ResponseGate):
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message, but not the end of the response before its time."""
         if self._closed:
-            return self.exchange.forward(message)
+            return self.exchange.pass_on(message)
         return self._send_gated(self.group, message)
 
     async def _send_gated(self, group: TaskGroup, message: Message) -> None:
         self._check(group)
+        exchange = self.exchange
         kind: str = message["type"]
-        if kind in STARTS:
-            raised = sys.exception()
-            if raised is None or raised is self.exchange.handled_outside:
-                self.hold(message)
-                return
-            # Starlette sends this from its except block: it is the answer to an exception.
-            self._note_raised(group, raised)
-            await self._finish(group, immediate=True)
-        elif kind in BODIES:
+        if kind in BODIES:
             if self.ends_with(message):
                 self.keep()
                 if self._is_child(group):
                     self.hold_end(message)
                     return
                 await self._finish(group)
-            await self.flush()
+            if self._held is not None or self._releasing is not None:
+                await self.flush()
+        elif kind in STARTS:
+            raised = sys.exception()
+            if raised is None or raised is exchange.handled_outside:
+                self.hold(message)
+                return
+            # Starlette sends this from its except block: it is the answer to an exception.
+            self._note_raised(group, raised)
+            await self._finish(group, immediate=True)
         elif kind == "websocket.close":
             # A child's own close goes out at once: the handler may be waiting for what follows it.
             if not self._is_child(group):
                 await self._finish(group)
             # granian does not send it while a receive() is waiting, as that of the watch is.
-            await self.exchange.unwatch()
-        await self.exchange.forward(message)
+            await exchange.unwatch()
+        await exchange.pass_on(message)
 
     # Ending
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all has ended as it should: `close` would find nothing to do."""
+        return (
+            self._closed
+            and self._held_end is None
+            and self._releasing is None
+            and self.exchange.reason is None
+            and self.exchange.is_undisturbed
+        )
 
     async def close(self, exc: BaseException | None) -> list[BaseException]:
         """End the group, in the frame of the middleware.

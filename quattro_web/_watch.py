@@ -60,11 +60,12 @@ class Watch:
         if self._pending is not None and not self._uninterrupted:
             self._request.interrupt(self._conn, self._pending)
 
-    async def close(self) -> None:
-        """End the watch, with its request."""
-        self.disconnect(cancels=False)
-        self.deadline(None)
-        await self._request.stop_reading()
+    def stop(self) -> None:
+        """Stop both clocks."""
+        if self._patience is not None:
+            self._patience.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
     def _watch_client(self) -> None:
         expects = any(name == b"expect" for name, _ in self._conn["headers"])
