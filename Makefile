@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint types docs bench dist coverage format check clean
+.PHONY: help run test lint types docs bench transparency dist coverage format check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
@@ -41,9 +41,12 @@ docs: $(VENV)/.has-docs ## Build the documentation in docs/_build/html; a warnin
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 	@echo "the documentation is in docs/_build/html/index.html"
 
-bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers
-	@for file in benchmarks/[a-z]*.py; do \
-		echo "$$file"; $(BIN)/python -m "benchmarks.$$(basename $$file .py)" || exit 1; done
+bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in minutes
+	$(BIN)/python -m benchmarks.core --quick
+	$(BIN)/python -m benchmarks.web --quick
+
+transparency: $(VENV)/.has-test ## Run Starlette's and FastAPI's own tests with the middleware around
+	$(BIN)/python -m tests.transparency --all
 
 dist: $(VENV)/.has-test ## Build the sdist, and the wheel from it, in dist/
 	rm -rf dist
