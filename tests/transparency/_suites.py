@@ -89,7 +89,7 @@ class Suite:
             # Python 3.11.4 came with filters; before, all is trusted that a tar file says.
             if hasattr(tarfile, "data_filter"):
                 archive.extraction_filter = tarfile.data_filter
-            archive.extractall(CACHE)  # noqa: S202
+            archive.extractall(CACHE)
         if not (self.folder / "tests").is_dir():
             msg = f"the source distribution of {wanted} holds no tests"
             raise UnavailableError(msg)

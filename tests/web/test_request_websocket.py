@@ -261,7 +261,7 @@ def test_child_closes(kind: str) -> None:
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_error_after_the_close_is_not_lost(asks: bool) -> None:
-    """R6, R10: A bug of the handler after its own close leaves the app, with and without a group."""
+    """R6, R10: A bug of the handler after its own close leaves the app, with a group or without."""
     error = ZeroDivisionError()
 
     async def endpoint(websocket: WebSocket) -> None:
@@ -278,7 +278,7 @@ def test_error_after_the_close_is_not_lost(asks: bool) -> None:
 
 @pytest.mark.parametrize("asks", [True, False])
 def test_disconnect_that_the_handler_lets_out(asks: bool) -> None:
-    """R10: A WebSocketDisconnect that the handler lets out leaves the app, as it does without us."""
+    """R10: A WebSocketDisconnect that the handler lets out leaves the app, as without a group."""
 
     async def endpoint(websocket: WebSocket) -> None:
         if asks:
