@@ -38,7 +38,8 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
     exc = None
     if reason is CancelReason.DISCONNECT:
         # What the handler's own read was told is no news, and no failure.
-        errors = [error for error in errors if not isinstance(error, ClientDisconnect)]
+        told = (ClientDisconnect, WebSocketDisconnect)
+        errors = [error for error in errors if not isinstance(error, told)]
     if reason is CancelReason.DEADLINE and not exchange.complete:
         errors.insert(0, DeadlineExceededError())
     try:

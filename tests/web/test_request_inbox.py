@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.types import Message
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from quattro_web import install, uninterrupted
+from quattro_web import install, request_task_group, uninterrupted
 from tests.support.asgi import Exchange, Socket, run
 
 
@@ -80,3 +80,23 @@ def test_watch_leaves_no_cycle(kind: str) -> None:
             gc.enable()
 
     run(main())
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_handler_that_reads_until_its_client_leaves(is_watched: bool) -> None:
+    """R7: What a watched handler's own read is told of the leaving is no failure for the log."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        while True:
+            await websocket.receive_text()
+
+    async def main() -> Socket:
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        install(app, cancel_on_disconnect=is_watched)
+        socket = Socket(app)
+        asyncio.get_running_loop().call_later(1, socket.leave)
+        return await socket.run()
+
+    assert isinstance(run(main()).error, WebSocketDisconnect) is not is_watched
