@@ -1,0 +1,74 @@
+"""The servers that people deploy, and what a test asks of each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.server import Server, granian, hypercorn, uvicorn
+from tests.support.wire import Wire
+
+APP = "tests.servers.apps:recorded"
+OPTIONAL = {"uvicorn", "hypercorn", "granian", "httptools", "uvloop", "wsproto"}
+
+
+def commands() -> dict[str, list[str]]:
+    """How each server is started; the parts of its name are what it is made of."""
+    found = {}
+    for parts in (
+        ("h11", "asyncio", "websockets"),
+        ("h11", "uvloop", "websockets-sansio"),
+        ("httptools", "uvloop", "wsproto"),
+        ("httptools", "asyncio", "websockets-sansio"),
+    ):
+        http, loop, ws = parts
+        options = ("--http", http, "--loop", loop, "--ws", ws)
+        found["-".join(("uvicorn", *parts))] = uvicorn(APP, *options)
+    found["hypercorn"] = hypercorn(APP)
+    found["hypercorn-workers-0"] = hypercorn(APP, "--workers", "0")
+    found["granian"] = granian(APP)
+    return found
+
+
+class Matrixed(Server):
+    """A server of the matrix, by its name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(commands()[name])
+        self.name = name
+        self.brand = name.partition("-")[0]
+
+    def get(self, scene: str, key: str) -> str:
+        """Make a request on a connection of its own."""
+        with Wire(self.port) as wire:
+            return wire.get(f"/{scene}/{key}").text
+
+    def open(self, key: str) -> None:
+        """Let what waits in the request with this key go on."""
+        with Wire(self.port) as wire:
+            assert wire.get(f"/open?key={key}").text == "open"
+
+    def wait_for_note(self, key: str, text: str) -> None:
+        """Wait until the app has noted this of a request."""
+        self.wait_for(rf"^\[{key}\] {re.escape(text)}")
+
+    def notes(self, key: str) -> list[str]:
+        """Wait until the app has ended with a request; return all it has noted of it, in order."""
+        self.wait_for(rf"^\[{key}\] the app (?:returned|raised)")
+        return self.notes_so_far(key)
+
+    def notes_so_far(self, key: str) -> list[str]:
+        """Return what the app has noted of a request, in order."""
+        self.open("a-barrier")  # what was written before its answer has arrived here
+        mark = f"[{key}] "
+        return [line.removeprefix(mark) for line in self.log.splitlines() if mark in line]
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Fail if a traceback is logged in the block."""
+        before = len(self.log)
+        yield
+        self.open("a-barrier")
+        log = self.log[before:]
+        assert "Traceback" not in log, log

@@ -1,0 +1,71 @@
+"""What a server can't tell: clients whose leaving it does not notice."""
+
+import time
+
+import pytest
+
+from tests.servers.clients import code_of, connected
+from tests.servers.matrix import Matrixed
+from tests.support.wire import Wire
+
+
+def _leave_unnoticed(server: Matrixed, wire: Wire, key: str) -> None:
+    """Leave, and assert that the handler is there until its gate opens.
+
+    No event can tell that nothing happens: the time is several times what a notice takes.
+    """
+    wire.close()
+    time.sleep(0.3)
+    assert server.notes_so_far(key) == ["handler began"]
+    server.open(key)
+    assert server.notes(key)[1] == "reading"
+
+
+@pytest.mark.parametrize("size", [10, 1_000_000])
+def test_body_that_is_not_read_hides_that_its_client_has_left(
+    server: Matrixed, key: str, size: int
+) -> None:
+    """R7: A request whose body nobody reads goes on when its client leaves.
+
+    On uvicorn only if the body is larger than 64 KiB, its buffer: it tells of the leaving first.
+    """
+    with Wire(server.port) as wire:
+        head = [("content-length", str(size))]
+        wire.ask(f"/gate/{key}", method="POST", headers=head)
+        server.wait_for_note(key, "handler began")
+        wire.send(b"x" * min(size, 200_000))
+        if server.brand == "uvicorn" and size < 65536:
+            wire.close()
+            assert "handler cancelled: the client has disconnected" in server.notes(key)
+        else:
+            _leave_unnoticed(server, wire, key)
+
+
+def test_pipelined_requests_hide_that_their_client_has_left(server: Matrixed, key: str) -> None:
+    """R7: While requests wait behind this one, only uvicorn with h11 notices that their client
+    has left; the others notice when their turn comes."""
+    waiting = f"{key}-waiting"
+    with Wire(server.port) as wire:
+        wire.ask(f"/gate/{key}", f"/hold/{waiting}")
+        server.wait_for_note(key, "handler began")
+        if server.name.startswith("uvicorn-h11"):
+            wire.close()
+            assert "handler cancelled: the client has disconnected" in server.notes(key)
+        else:
+            _leave_unnoticed(server, wire, key)
+            server.open(waiting)
+    assert "child cancelled" not in " ".join(server.notes_so_far(waiting))
+
+
+def test_close_waits_for_a_reader(server: Matrixed, key: str) -> None:
+    """R6: A child's own close arrives while the handler waits for a message; not on granian,
+    which sends it when the next message has come."""
+    with connected(server, f"hang-up/{key}") as websocket:
+        server.open(key)
+        server.wait_for_note(key, "child closes")
+        if server.brand == "granian":
+            with pytest.raises(TimeoutError):
+                websocket.recv(0.3)  # no event can tell that nothing comes
+            websocket.send("hello")
+        assert code_of(websocket) == 4000
+    assert server.notes(key)[-1] == "the app returned"
