@@ -57,7 +57,8 @@ def test_failure_is_logged_once(errors: list[logging.LogRecord]) -> None:
 
 
 def test_the_others_go_on() -> None:
-    """A3: The failure of a pump ends no other: they go on until the shutdown."""
+    """A3: The failure of a pump ends no other: they go on until the shutdown (trap: pump in the
+    lifespan's group)."""
     log: list[str] = []
 
     async def main() -> None:

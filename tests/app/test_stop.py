@@ -39,7 +39,8 @@ def test_process_with_a_handler_in_its_loop() -> None:
 
 @pytest.mark.parametrize("case", ["worker_without_a_handler", "worker_that_ignores_the_signal"])
 def test_worker_of_a_server(case: str) -> None:
-    """A3: A worker without a handler is not killed: its server, which has spawned it, is asked."""
+    """A3: A worker without a handler is not killed: its server, which has spawned it, is asked
+    (trap: signalling blindly)."""
     log = run(case)
     assert "asked: True" in log
     assert f"MainProcess got signal {TERM}" in log

@@ -72,7 +72,8 @@ def test_ends_by_itself_while_a_child_is_awaited(run: Run) -> None:
 
 
 def test_child_relies_on_its_pump(run: Run) -> None:
-    """C3: at exit, foreground children are awaited while background tasks still run."""
+    """C3: at exit, foreground children are awaited while background tasks still run (trap: pump
+    cancelled before its users)."""
 
     async def main() -> None:
         requests: asyncio.Queue[asyncio.Future[str]] = asyncio.Queue()

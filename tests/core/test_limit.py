@@ -98,7 +98,8 @@ def test_limit_of_another_type(limit: Any) -> None:
 
 @pytest.mark.parametrize("reason", ["body", "child", "pump", "cancel", "outer"])
 def test_nothing_starts_after_the_abort(run: Run, reason: str) -> None:
-    """C6: a child that waits for its slot when the group is aborted never starts; no warning."""
+    """C6: a child that waits for its slot when the group is aborted never starts; no warning
+    (trap: semaphore as limit)."""
     meter = Meter()
     waiting: list[asyncio.Task[Any]] = []
 

@@ -58,7 +58,8 @@ def test_at_every_await(run: Run, steps: int, limit: int | None) -> None:
 
 
 def test_child_fails_during_the_exit(run: Run) -> None:
-    """C10: a child that fails while the exit waits leaves no cancel count on the parent."""
+    """C10: a child that fails while the exit waits leaves no cancel count on the parent (trap:
+    leaked cancel count)."""
 
     async def main() -> None:
         with pytest.raises(ExceptionGroup):

@@ -119,7 +119,8 @@ def test_keep_alive_requests_have_groups_of_their_own(server: Server) -> None:
 
 
 def test_pipelined_requests_have_groups_of_their_own(server: Server) -> None:
-    """R1: Requests that are sent at once on one connection have groups of their own."""
+    """R1: Requests that are sent at once on one connection have groups of their own (trap: group
+    in a ContextVar)."""
     with Wire(server.port) as wire:
         wire.ask("/visit?name=ann", "/visit?name=ben", "/visit?name=cat")
         answers = [wire.answer().text for _ in range(3)]

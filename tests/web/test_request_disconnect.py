@@ -219,6 +219,27 @@ def test_one_reader_in_all() -> None:
     assert most == 1
 
 
+def test_disconnect_is_remembered_for_ever() -> None:
+    """R7: The server is asked once, and the app is told as often as it asks (trap: second receive()
+    after a disconnect)."""
+    asked = 0
+
+    async def receive() -> Message:
+        nonlocal asked
+        asked += 1
+        return {"type": "http.disconnect"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        for _ in range(3):
+            assert (await receive())["type"] == "http.disconnect"
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    run(TaskGroupMiddleware(app)({"type": "http", "method": "GET"}, receive, send))
+    assert asked == 1
+
+
 def test_receive_that_is_no_coroutine() -> None:
     """R7: The server's receive() may return any awaitable, as granian's (trap: create_task)."""
 

@@ -33,7 +33,8 @@ async def ticks(log: list[str], name: str, count: int = 3) -> None:
 
 
 def test_no_byte_before_the_children_have_ended() -> None:
-    """R2: Of an ordinary response, no byte leaves before every foreground child has finished."""
+    """R2: Of an ordinary response, no byte leaves before every foreground child has finished
+    (trap: join after the response)."""
     log: list[str] = []
 
     async def endpoint(request: Request) -> Response:
