@@ -76,8 +76,9 @@ def app_task_group(conn: Connection) -> AppTaskGroup:
     if tasks is None or not tasks.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "
-            "lifespan=quattro_web.task_group_lifespan(), and run its lifespan (a TestClient does "
-            "so in its with block, httpx.ASGITransport does not)"
+            "lifespan=quattro_web.task_group_lifespan(), and run its lifespan: servers do unless "
+            "they are told not to, for the outermost app and not for one that is mounted in it; a "
+            "TestClient does so in its with block, httpx.ASGITransport does not"
         )
         raise NoTaskGroupError(msg)
     return AppTaskGroup(tasks, describe(conn))

@@ -123,6 +123,8 @@ class AppTasks:
         except asyncio.CancelledError as exc:
             if not _is_cancelled():  # it must not die in silence
                 self._failed(pump, _error("was cancelled by something it awaited", pump, exc))
+            elif not self._is_ending:
+                self._failed(pump, _error("was cancelled while the app is running", pump, exc))
             raise
         except KeyboardInterrupt:  # pragma: no cover  # the event loop ends with it
             raise
@@ -134,8 +136,13 @@ class AppTasks:
             if not self._stopping.is_set():
                 logger.warning("pump %s has returned, and does not run any more", pump.name)
 
+    @property
+    def _is_ending(self) -> bool:
+        """Whether pumps are to end: at shutdown, or when the server is out of patience."""
+        return self._stopping.is_set() or bool(self._supervisor and self._supervisor.cancelling())
+
     def _failed(self, pump: Pump, exc: Exception) -> None:
-        if _is_cancelled():
+        if self._is_ending and _is_cancelled():
             logger.error("pump %s failed while it was being ended", pump.name, exc_info=exc)
         elif self._stopping.is_set():
             logger.error("pump %s failed during the shutdown", pump.name, exc_info=exc)

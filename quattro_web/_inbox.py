@@ -9,6 +9,10 @@ from collections.abc import Callable
 
 from starlette.types import Message, Receive
 
+# What may be waiting for an app that does not read: a body that is larger is held up where it comes
+# from, and a smaller one does not hide that its client has left.
+READ_AHEAD = 65536
+
 logger = logging.getLogger("quattro_web")
 
 DISCONNECTS = frozenset({"http.disconnect", "websocket.disconnect"})
@@ -19,8 +23,8 @@ class Inbox:
 
     Each message is passed on as it comes, until somebody wants to know of the client's leaving
     while the app reads nothing. Then a task reads ahead, and the app gets its messages from there:
-    one that it has not taken yet and no more, so that a body that arrives faster than it is read is
-    held up where it comes from. After the end of the body there is nothing left but the news.
+    some that it has not taken yet and no more, so that a body that arrives faster than it is read
+    is held up where it comes from. After the end of the body there is nothing left but the news.
     """
 
     gone: Message | None = None  # remembered for ever: hypercorn tells it once, then hangs
@@ -109,9 +113,9 @@ class Inbox:
                     return
                 messages.append(message)
                 self._arrived.set()
-                if message.get("more_body", True):
+                while message.get("more_body", True) and _weight(messages) >= READ_AHEAD:
+                    self._taken.clear()
                     await self._taken.wait()
-                self._taken.clear()
         except Exception:
             logger.exception("receive() of the server failed while the client was watched")
         finally:
@@ -122,3 +126,11 @@ class Inbox:
         on_gone, self._on_gone = self._on_gone, None
         if on_gone is not None:
             on_gone()
+
+
+def _weight(messages: deque[Message]) -> int:
+    """Return about how much memory some messages take, in bytes: at least 1 KiB each."""
+    return sum(
+        max(1024, len(message.get("body") or message.get("bytes") or message.get("text") or b""))
+        for message in messages
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable
 from contextlib import suppress
@@ -18,6 +19,8 @@ from quattro_web._pumps import PumpFunction, checked_pumps
 from quattro_web._scope import REQUEST
 from quattro_web._settings import Settings, current_loop
 from quattro_web._watch import Watch
+
+logger = logging.getLogger("quattro_web")
 
 
 class TaskGroupMiddleware:
@@ -78,6 +81,7 @@ class TaskGroupMiddleware:
         self._deadline_header = deadline_header.lower().encode() if deadline_header else None
         self._watches = cancel_on_disconnect or bool(deadline or deadline_header)
         self._ended = EndedRequest(self._settings)
+        self._never_started = bool(self._pumps)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
@@ -85,6 +89,8 @@ class TaskGroupMiddleware:
         if kind == "lifespan":
             await self._serve_lifespan(scope, receive, send)
             return
+        if self._never_started:
+            self._report_pumps()
         outer: Exchange | EndedRequest | None = scope.get(REQUEST)
         if kind not in _KINDS or (outer is not None and outer.group is not None):
             await self.app(scope, receive, send)
@@ -116,6 +122,7 @@ class TaskGroupMiddleware:
                     await exchange.stop_reading()
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._never_started = False
         run = AppTasks(self._pumps)
         runs, loop = self._settings.runs, current_loop()
         if loop is not None:
@@ -125,6 +132,15 @@ class TaskGroupMiddleware:
         finally:
             if loop is not None and runs.get(loop) is run:
                 del runs[loop]
+
+    def _report_pumps(self) -> None:
+        self._never_started = False  # once is enough
+        logger.error(
+            "a request came, but the lifespan of the app was not run, so its pumps are not: %s. "
+            "Servers run the lifespan of the outermost app, and not of one that is mounted in it: "
+            "give the pumps to that one, and don't turn the server's lifespan off",
+            ", ".join(pump.name for pump in self._pumps),
+        )
 
     def _watch(self, exchange: Exchange, scope: Scope) -> None:
         watch = exchange.watch = Watch(exchange, scope)

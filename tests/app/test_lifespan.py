@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from starlette.applications import Starlette
+from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install
@@ -225,3 +226,23 @@ def test_lifespan_that_is_cancelled() -> None:
     run(main())
     ended = [line for line in log if line in {"pump ends", "resource closes"}]
     assert ended == ["pump ends", "resource closes"]
+
+
+def test_pumps_of_a_mounted_app(errors: list[logging.LogRecord]) -> None:
+    """A2: Pumps that never start, since no lifespan is run, are an error of the first request."""
+
+    async def pump() -> None: ...
+
+    sub = Starlette()
+    install(sub, pumps=[pump])
+    app = Starlette(routes=[Mount("/sub", sub)])
+
+    async def main() -> None:
+        async with Life(app) as life:
+            await life.get("/sub/")
+            await life.get("/sub/")
+
+    run(main())
+    [error] = errors
+    assert "mounted" in error.getMessage()
+    assert "pump" in error.getMessage()

@@ -201,3 +201,24 @@ def test_pump_that_fails_while_work_is_awaited(errors: list[logging.LogRecord]) 
     life = run(main())
     assert "failed during the shutdown" in errors[0].getMessage()
     assert isinstance(life.error, ZeroDivisionError)
+
+
+def test_pump_that_somebody_cancels(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump whose task is cancelled while the app runs has failed, and is not silent."""
+
+    async def pump() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        current.cancel()
+        await asyncio.Event().wait()
+
+    async def main() -> Life:
+        app = Starlette()
+        install(app, pumps=[pump])
+        async with Life(app) as life:
+            await settle()
+        return life
+
+    life = run(main())
+    assert "failed: the server has to stop" in errors[0].getMessage()
+    assert "was cancelled while the app is running" in str(life.error)

@@ -32,10 +32,10 @@ def commands() -> dict[str, list[str]]:
 
 
 class Matrixed(Server):
-    """A server of the matrix, by its name."""
+    """A server of the matrix, by its name, or another one that is started with a command."""
 
-    def __init__(self, name: str) -> None:
-        super().__init__(commands()[name])
+    def __init__(self, name: str, command: list[str] | None = None) -> None:
+        super().__init__(command or commands()[name])
         self.name = name
         self.brand = name.partition("-")[0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, WebSocket
@@ -83,6 +84,17 @@ async def hang_up(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
     tg.create_task(child())
     message = await websocket.receive()
     note(key, f"handler has received {message['type']}")
+
+
+@router.websocket("/speak/{key}", dependencies=UNWATCHED)
+async def speak(websocket: WebSocket, key: str) -> None:
+    """Go on sending for a while when the gate is open, and never read."""
+    await websocket.accept()
+    note(key, "accepted")
+    await wait(key)
+    for _ in range(10):
+        await websocket.send_text("hello?")
+        await asyncio.sleep(0.02)  # time for the news to arrive
 
 
 @router.websocket("/linger/{key}")

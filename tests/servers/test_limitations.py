@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from tests.servers.clients import code_of, connected
+from tests.servers.clients import code_of, connected, upgrade
 from tests.servers.matrix import Matrixed
 from tests.support.wire import Wire
 
@@ -69,3 +69,14 @@ def test_close_waits_for_a_reader(server: Matrixed, key: str) -> None:
             websocket.send("hello")
         assert code_of(websocket) == 4000
     assert server.notes(key)[-1] == "the app returned"
+
+
+def test_send_to_a_client_that_has_left(server: Matrixed, key: str) -> None:
+    """R6: Only uvicorn tells a handler that sends, and is not watched, that its client has left:
+    by a WebSocketDisconnect, which is logged if the handler lets it out."""
+    with Wire(server.port) as wire:
+        upgrade(wire, f"speak/{key}")
+        server.wait_for_note(key, "accepted")
+    server.open(key)
+    end = "raised WebSocketDisconnect" if server.brand == "uvicorn" else "returned"
+    assert server.notes(key)[-1] == f"the app {end}"

@@ -157,7 +157,8 @@ def test_log_names_what_was_still_running(caplog: pytest.LogCaptureFixture) -> N
         run(get(app_of(endpoint, deadline=5)))
     [message] = [record.getMessage() for record in caplog.records]
     assert message.startswith("GET / has passed its deadline after 5.000 s; still running: handler")
-    assert "the query (sleep, " in message
+    assert "endpoint, " in message
+    assert f"the query ({query.__qualname__}, {__file__}:" in message
 
 
 def test_client_may_shorten_the_deadline() -> None:

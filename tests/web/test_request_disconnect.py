@@ -144,22 +144,23 @@ def test_body_is_neither_lost_nor_reordered() -> None:
     assert run(main()).body == b"0|1|2|3|4|5|"
 
 
-def test_reading_ahead_is_bounded() -> None:
-    """R7: At most one message is read ahead of an app that does not read."""
+@pytest.mark.parametrize(("size", "ahead"), [(65536, 1), (32768, 2), (10, 64)])
+def test_reading_ahead_is_bounded(size: int, ahead: int) -> None:
+    """R7: No more than 64 KiB is read ahead of an app that does not read."""
     read = 0
 
     async def receive() -> Message:
         nonlocal read
         read += 1
         await asyncio.sleep(0)
-        return {"type": "http.request", "body": b"x", "more_body": True}
+        return {"type": "http.request", "body": b"x" * size, "more_body": True}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(5)
-        assert read == 1
+        assert read == ahead
         await receive()
         await asyncio.sleep(5)
-        assert read == 2
+        assert read == ahead + 1
 
     async def send(message: Message) -> None:
         raise AssertionError

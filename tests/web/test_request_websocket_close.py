@@ -76,7 +76,7 @@ def test_what_was_read_ahead_is_there_after_the_close() -> None:
         install(app, cancel_on_disconnect=True)
         socket = Socket(app)
         socket.say("hello")
-        socket.leave(4000)
+        asyncio.get_running_loop().call_later(2, socket.leave, 4000)
         await socket.run()
 
     run(main())
