@@ -1,23 +1,18 @@
 """The servers of the matrix, each started once for all tests of this folder."""
 
-import os
 from collections.abc import Iterator
-from importlib.util import find_spec
 from itertools import count
 
 import pytest
 
-from tests.servers.matrix import OPTIONAL, Matrixed, commands
+from tests.servers.matrix import OPTIONAL, Matrixed, commands, need
 
 
 @pytest.fixture(scope="session", params=commands())
 def server(request: pytest.FixtureRequest) -> Iterator[Matrixed]:
     """A server of the matrix; after all of its tests nothing may be left in it."""
     name: str = request.param
-    for module in OPTIONAL & {*name.split("-")}:
-        if find_spec(module) is None:
-            reason = f"{module} is not installed"
-            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
+    need(*OPTIONAL & {*name.split("-")})
     with Matrixed(name) as server:
         yield server
         assert server.get("tasks", "the-end") == "", "tasks are left"

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+
+import pytest
 
 from tests.support.server import Server, granian, hypercorn, uvicorn
 from tests.support.wire import Wire
 
 APP = "tests.servers.apps:recorded"
 OPTIONAL = {"uvicorn", "hypercorn", "granian", "httptools", "uvloop", "wsproto"}
+
+
+def need(*modules: str) -> None:
+    """Skip the test if one of them is not installed; where everything has to be, fail."""
+    for module in modules:
+        if find_spec(module) is None:
+            reason = f"{module} is not installed"
+            (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
 
 
 def commands() -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.servers.matrix import APP, Matrixed
+from tests.servers.matrix import APP, Matrixed, need
 from tests.support.server import granian
 from tests.support.wire import Wire
 
@@ -14,7 +14,7 @@ from tests.support.wire import Wire
 def test_handler_in_a_rust_task_is_not_cancelled(key: str) -> None:
     """R4: With `granian --task-impl rust` a handler goes on when its child has failed, since
     nothing can cancel it; with granian's default it is answered."""
-    pytest.importorskip("granian")
+    need("granian")
     with Matrixed("granian", granian(APP, "--task-impl", "rust")) as server:
         with Wire(server.port) as wire:
             wire.ask(f"/refuse/{key}")
