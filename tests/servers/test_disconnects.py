@@ -92,3 +92,13 @@ def test_client_that_leaves_in_mid_upload(server: Matrixed, key: str) -> None:
         notes = server.notes(key)
     assert notes[-1] == "the app returned"
     assert "http.response.start leaves" not in notes
+
+
+def test_client_whose_body_is_not_read(server: Matrixed, key: str) -> None:
+    """R7: A small body that the handler does not read hides nothing: its client is missed."""
+    with server.quiet(), Wire(server.port) as wire:
+        wire.ask(f"/gate/{key}", method="POST", body=b"x" * 10)
+        server.wait_for_note(key, "handler began")
+        wire.close()
+        notes = server.notes(key)
+    assert f"handler cancelled: {REASON}" in notes
