@@ -7,8 +7,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
 from typing import Any, Protocol, TypeVar, cast
 
-from starlette.requests import HTTPConnection
-
 from quattro_web._scope import Connection
 
 T = TypeVar("T")
@@ -20,7 +18,7 @@ class Leave(Protocol):
     def __call__(self, exc: BaseException | None, *, last: bool) -> Awaitable[None]: ...
 
 
-def guard_dependencies(conn: Connection, leave: Leave, *, websocket: bool) -> None:
+def guard_dependencies(scope: Connection, leave: Leave, *, websocket: bool) -> None:
     """See to it that *leave* is awaited before a dependency with ``yield`` closes.
 
     FastAPI keeps those in two exit stacks: the inner one closes, with the dependencies of
@@ -28,8 +26,6 @@ def guard_dependencies(conn: Connection, leave: Leave, *, websocket: bool) -> No
     Neither key is public API. Where they are missing (Starlette, an older FastAPI), children are
     ended by the gate and by the middleware alone.
     """
-    # Not conn.get(): that of a Request costs an exception for each key that is missing.
-    scope = conn.scope if isinstance(conn, HTTPConnection) else conn
     for key, last in (("fastapi_inner_astack", True), ("fastapi_function_astack", websocket)):
         stack = scope.get(key)
         if stack is not None and isinstance(stack, AsyncExitStack):

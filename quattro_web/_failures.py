@@ -85,10 +85,18 @@ class _Answer:
                 await self._close(conn, error, handler, is_own=is_own)
             elif handler is None or exchange.start is not None or exchange.complete:
                 raise error
-            elif (response := await _call(handler, conn, error)) is not None:
-                await response(conn.scope, exchange.receive, exchange.forward)
+            else:
+                await self._respond(conn, error, handler)
         finally:
             del error, errors, by_handler
+
+    async def _respond(self, conn: HTTPConnection, error: BaseException, handler: Handler) -> None:
+        try:
+            raise error  # so that what the handler raises, in its turn, has it for its context
+        except BaseException:  # noqa: BLE001  # it is answered
+            response = await _call(handler, conn, error)
+            if response is not None:
+                await response(conn.scope, self._exchange.receive, self._exchange.forward)
 
     async def _close(
         self,

@@ -51,19 +51,24 @@ class Inbox:
         try:
             # Awaited as it is: granian's receive() returns no coroutine.
             message = await self._receive()
+            if message["type"] in DISCONNECTS:
+                self._left(message)
+            return message
         finally:
             self._reading -= 1
-        if message["type"] in DISCONNECTS:
-            self._left(message)
-        elif self._ahead:
-            self._start()
-        return message
+            if self._ahead and self.gone is None:
+                self._start()  # also when the read was cancelled: nobody else will tell
 
     def tell(self, on_gone: Callable[[], None] | None) -> None:
         """Call *on_gone*, once, when it is known that the client has left."""
         self._on_gone = on_gone
         if self.gone is not None:
             self._left(self.gone)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether somebody is to be told of the client's leaving."""
+        return self._on_gone is not None
 
     def read_ahead(self, *, touch: bool) -> None:
         """Read ahead, so that the client's leaving is known while the app reads nothing.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
 
-from quattro_web._exchange import EndedRequest
+from quattro_web._exchange import EndedRequest, Exchange
 from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_of
 from quattro_web._scope import REQUEST, Connection
@@ -92,8 +91,10 @@ def cancel_reason(conn: Connection) -> CancelReason | None:
 
     .. versionadded:: 0.1
     """
-    request = conn.get(REQUEST)
-    return None if request is None else cast("CancelReason | None", request.reason)
+    request: Exchange | EndedRequest | None = conn.get(REQUEST)
+    while isinstance(request, Exchange) and request.reason is None:
+        request = request.outer  # a sub-app is cancelled with its app
+    return None if request is None else request.reason
 
 
 def checked_seconds(name: str, seconds: float | None) -> float | None:

@@ -100,6 +100,8 @@ class TaskGroupMiddleware:
             # In a sub-app with a middleware of its own, this one is nearer to the handler: it
             # answers.
             exchange.outer = outer
+            if isinstance(outer, Exchange) and outer.watch is not None:
+                outer.watch.move_to(exchange, scope)
         if self._watches:
             self._watch(exchange, scope)
         error: BaseException | None = None
@@ -143,11 +145,12 @@ class TaskGroupMiddleware:
         )
 
     def _watch(self, exchange: Exchange, scope: Scope) -> None:
-        watch = exchange.watch = Watch(exchange, scope)
+        watch = exchange.watch = exchange.watch or Watch(exchange, scope)
         if self._cancel_on_disconnect:
             watch.disconnect(cancels=True)
-        if scope["type"] == "http":
-            watch.deadline(self._deadline_of(scope))
+        deadline = self._deadline_of(scope) if scope["type"] == "http" else None
+        if deadline is not None:
+            watch.deadline(deadline)
 
     def _deadline_of(self, scope: Scope) -> float | None:
         for name, value in scope["headers"] if self._deadline_header else ():

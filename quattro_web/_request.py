@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING
 
+from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from quattro_core import TaskGroup
@@ -28,13 +29,24 @@ class RequestTasks(ResponseGate):
     """
 
     _closed = False
+    _guarded: object = None
     _raised: tuple[int, BaseException] | None = None
 
     def __init__(self, exchange: Exchange, group: TaskGroup, conn: Connection) -> None:
         super().__init__(exchange, conn)
         self.group = group
         self.conn = conn
-        guard_dependencies(conn, self._leave, websocket=self.is_websocket)
+        # What was being handled around the asker is none of the handler's failures.
+        self._handled_around = (exchange.handled_outside, sys.exception())
+        self.guard(conn)
+
+    def guard(self, conn: Connection) -> None:
+        """See to it that children end before the dependencies of whoever asks for the group."""
+        scope = conn.scope if isinstance(conn, HTTPConnection) else conn
+        stack = scope.get("fastapi_inner_astack")
+        if stack is not None and stack is not self._guarded:
+            self._guarded = stack
+            guard_dependencies(scope, self._leave, websocket=self.is_websocket)
 
     # Sending
 
@@ -59,7 +71,7 @@ class RequestTasks(ResponseGate):
                 await self.flush()
         elif kind in STARTS:
             raised = sys.exception()
-            if raised is None or raised is exchange.handled_outside:
+            if raised is None or raised in self._handled_around or self._is_child(group):
                 self.hold(message)
                 return
             # Starlette sends this from its except block: it is the answer to an exception.
@@ -104,7 +116,8 @@ class RequestTasks(ResponseGate):
                 await group.finish(immediate=True)
             await group.__aexit__(type(exc) if exc else None, exc, None)
         except BaseExceptionGroup as failed:
-            errors.extend(failed.exceptions)
+            # A child that waits for another one fails with the same object: that is one failure.
+            errors.extend({id(error): error for error in failed.exceptions}.values())
         finally:
             self._closed = True
             raised, self._raised = self._raised, None

@@ -28,7 +28,10 @@ def request_task_group(conn: Connection) -> TaskGroup:
     .. versionadded:: 0.1
     """
     request = request_of(conn)
-    return request.group or request.open_group(conn)
+    if isinstance(request, Exchange) and request.tasks is not None:
+        request.tasks.guard(conn)
+        return request.tasks.group
+    return request.open_group(conn)
 
 
 def set_concurrency_limit(conn: Connection, limit: int | None) -> None:

@@ -60,6 +60,14 @@ class Watch:
         if self._pending is not None and not self._uninterrupted:
             self._request.interrupt(self._conn, self._pending)
 
+    def move_to(self, request: Exchange, conn: Connection) -> None:
+        """Watch over the request from further inside, where the handler's own words are heard."""
+        if self._request.is_told:
+            self._request.tell(None)
+            request.tell(self._left)
+        self._request.watch, request.watch = None, self
+        self._request, self._conn = request, conn
+
     def stop(self) -> None:
         """Stop both clocks."""
         if self._patience is not None:
