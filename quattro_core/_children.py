@@ -47,6 +47,15 @@ class Children(asyncio.TaskGroup):
     # None without a limit.
     _slots: Slots | None
 
+    def __repr__(self) -> str:
+        state = "not entered"
+        if self._entered:
+            state = "finished" if self._exiting else "cancelling" if self._aborting else "entered"
+        running = len(self._tasks) + len(self._background or ())
+        counts = [f"tasks={running}"] if running else []
+        counts += [f"errors={len(self._errors)}"] if self._errors else []
+        return f"<TaskGroup {' '.join([*counts, state])}>"
+
     # What the children report
 
     def _on_task_done(self, task: asyncio.Task[Any]) -> None:

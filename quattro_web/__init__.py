@@ -1,6 +1,6 @@
 """Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
 
-from quattro_web._app_group import AppTaskGroup, app_task_group
+from quattro_web._app_group import AppGroup, app_task_group
 from quattro_web._errors import DeadlineExceededError, NoTaskGroupError
 from quattro_web._install import install
 from quattro_web._interrupt import (
@@ -15,7 +15,7 @@ from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_task_group, set_concurrency_limit
 
 __all__ = [
-    "AppTaskGroup",
+    "AppGroup",
     "CancelReason",
     "DeadlineExceededError",
     "NoTaskGroupError",

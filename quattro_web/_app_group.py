@@ -14,7 +14,7 @@ from quattro_web._scope import APP, REQUEST, Connection, describe
 T = TypeVar("T")
 
 
-class AppTaskGroup:
+class AppGroup:
     """The app's task group, for work that outlives the response it is started for.
 
     `app_task_group` makes one, bound to the request that it was asked for in.
@@ -60,7 +60,7 @@ class AppTaskGroup:
         return self._tasks.hand_over(coro, origin=self._origin, name=name, context=context)
 
 
-def app_task_group(conn: Connection) -> AppTaskGroup:
+def app_task_group(conn: Connection) -> AppGroup:
     """Return the app's task group, for work that outlives this request's response.
 
     Args:
@@ -81,4 +81,4 @@ def app_task_group(conn: Connection) -> AppTaskGroup:
             "TestClient does so in its with block, httpx.ASGITransport does not"
         )
         raise NoTaskGroupError(msg)
-    return AppTaskGroup(tasks, describe(conn))
+    return AppGroup(tasks, describe(conn))

@@ -15,11 +15,15 @@ from quattro_web._inbox import Inbox
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 from quattro_web._settings import Settings
+from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
     from quattro_web._app_tasks import AppTasks
     from quattro_web._reason import CancelReason
     from quattro_web._watch import Watch
+
+# Seconds between two looks at whether a thread has ended.
+THREAD_POLL = 0.02
 
 _UNSET = 0  # no limit that a group could have
 
@@ -134,10 +138,23 @@ class Exchange(Inbox):
         return group
 
     def interrupt(self, conn: Connection, reason: CancelReason) -> None:
-        """Cancel the handler and its children, once; not when the response is complete."""
+        """Cancel the handler and its children, once; not when the response is complete.
+
+        Nothing of the response leaves from now on. A handler that waits for a thread is cancelled
+        when the thread has ended.
+        """
         if self.reason is None and not self.complete:
             self.reason = reason
-            (self.group or self.open_group(conn)).cancel(reason)
+            self._cancel(self.group or self.open_group(conn), reason)
+
+    def _cancel(self, group: TaskGroup, reason: CancelReason) -> None:
+        if self.tasks is None:
+            return  # the request has ended meanwhile
+        if self.parent is not None and waits_for_thread(self.parent):
+            loop = asyncio.get_running_loop()
+            loop.call_later(THREAD_POLL, self._cancel, group, reason)  # anyio does not tell
+        else:
+            group.cancel(reason)
 
     async def unwatch(self) -> None:
         """Stop watching the client and the clock."""

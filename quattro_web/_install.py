@@ -65,7 +65,7 @@ def install(
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
     options: dict[str, Any] = {
-        "pumps": tuple(pumps),
+        "pumps": pumps if callable(pumps) else tuple(pumps),
         "concurrency_limit": concurrency_limit,
         "total_limit": total_limit,
         "max_waiting": max_waiting,

@@ -43,6 +43,9 @@ def checked_pumps(functions: Iterable[PumpFunction]) -> tuple[Pump, ...]:
     Raises:
         TypeError: If one is no function, or takes more arguments than a pump gets.
     """
+    if callable(functions):
+        msg = f"pumps is a list of async functions, got {functions!r}: write pumps=[...]"
+        raise TypeError(msg)
     return tuple(Pump(function) for function in functions)
 
 

@@ -81,7 +81,10 @@ class Watch:
 
     def _left(self) -> None:
         if not self._request.complete:
-            logger.info("%s: the client has left, its handler is cancelled", describe(self._conn))
+            when = " at the end of its uninterrupted section" if self._uninterrupted else ""
+            logger.info(
+                "%s: the client has left, its handler is cancelled%s", describe(self._conn), when
+            )
             self._interrupt(CancelReason.DISCONNECT)
 
     def _expire(self) -> None:

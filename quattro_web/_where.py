@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import anyio
 
 import quattro_core
 
 # What waits there waits for somebody else: the line that led there tells more.
-_LIBRARIES = tuple(str(Path(module.__file__ or "").parent) for module in (asyncio, quattro_core))
+_LIBRARIES = tuple(
+    str(Path(module.__file__ or "").parent) for module in (asyncio, anyio, quattro_core)
+)
+
+
+def waits_for_thread(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* waits for a worker thread that anyio has started, as for a ``def`` endpoint.
+
+    A thread can't be cancelled, and `asyncio.Task.cancel` breaks through anyio's shield around the
+    wait for it: the thread would go on without the dependencies that are closed then.
+    """
+    return any(
+        frame.f_code.co_name == "run_sync" and frame.f_globals.get("__name__") == "anyio.to_thread"
+        for frame in _frames(task)
+    )
 
 
 def where(task: asyncio.Task[Any]) -> str:
@@ -18,15 +36,21 @@ def where(task: asyncio.Task[Any]) -> str:
     That is the innermost one outside of asyncio, or that of asyncio if there is no other.
     """
     found = innermost = "not started"
+    for frame in _frames(task):
+        code = frame.f_code
+        innermost = f"{code.co_qualname}, {code.co_filename}:{frame.f_lineno}"
+        if not code.co_filename.startswith(_LIBRARIES):
+            found = innermost
+    return innermost if found == "not started" else found
+
+
+def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Yield the frames in which *task* is suspended, the outermost one first."""
     awaitable: Any = task.get_coro()
     while awaitable is not None:
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None)
         frame = frame or getattr(awaitable, "gi_frame", None)
         if frame is None:
-            break
-        code = frame.f_code
-        innermost = f"{code.co_qualname}, {code.co_filename}:{frame.f_lineno}"
-        if not code.co_filename.startswith(_LIBRARIES):
-            found = innermost
+            return
+        yield frame
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
-    return innermost if found == "not started" else found

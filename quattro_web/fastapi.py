@@ -24,7 +24,7 @@ async def _request_task_group(conn: HTTPConnection) -> TaskGroup:
     return _request_group.request_task_group(conn)
 
 
-async def _app_task_group(conn: HTTPConnection) -> _app_group.AppTaskGroup:
+async def _app_task_group(conn: HTTPConnection) -> _app_group.AppGroup:
     return _app_group.app_task_group(conn)
 
 
@@ -41,7 +41,7 @@ See `quattro_web.request_task_group`.
 .. versionadded:: 0.1
 """
 
-AppTaskGroup = Annotated[_app_group.AppTaskGroup, Depends(_app_task_group)]
+AppTaskGroup = Annotated[_app_group.AppGroup, Depends(_app_task_group)]
 """The app's task group, for work that outlives the response. See `quattro_web.app_task_group`.
 
 .. versionadded:: 0.1

@@ -178,6 +178,6 @@ def test_result_of_the_block(run: Run) -> None:
             assert tg is group
             task = tg.create_task(asyncio.sleep(0.001, "result"))
         assert task.result() == "result"
-        assert repr(group) == "<TaskGroup entered>"
+        assert repr(group) == "<TaskGroup finished>"
 
     run(main)
