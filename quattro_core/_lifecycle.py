@@ -110,8 +110,9 @@ class Lifecycle(Children):
         Waits for the foreground children, cancels the background tasks and waits for them, as the
         exit does; from then on the group takes no children. Errors of children are not raised
         here: `__aexit__` raises them, and the first one cancels the parent task as ever, unless
-        the children are being cancelled already. If the waiting task is cancelled, which includes
-        that it is the parent and a child fails, the children are cancelled and awaited first.
+        the children are being cancelled already. If the parent is cancelled while it waits, which
+        includes that a child fails, the children are cancelled and awaited first. If another task
+        is, the children are cancelled, and it does not wait for them.
 
         Args:
             immediate: Cancel the children instead of waiting for them; not the body.
@@ -140,8 +141,11 @@ class Lifecycle(Children):
                     # Not the future itself: a cancelled waiter would cancel it for the parent.
                     await asyncio.wait((self._completion(),))
             except CancelledError as exc:
-                cancelled = exc
                 self._abort()
+                if task is not self._parent_task and not immediate:
+                    # It may be a task of a child's, for which the child waits.
+                    raise
+                cancelled = exc
         self._close()
         if cancelled is not None:
             try:

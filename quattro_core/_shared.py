@@ -96,6 +96,8 @@ class SharedLimit:
         """Start the child whose turn it is, since *task* has ended. For groups."""
         if isinstance(task, WaitingTask) and not task.has_started:
             self._waiting -= 1  # it was cancelled while it waited
+            if len(self._queue) > 2 * self._waiting + 16:
+                self._queue = deque(each for each in self._queue if not each.done())
             return
         while self._queue:
             successor = self._queue.popleft()

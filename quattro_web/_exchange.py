@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Send
 
@@ -14,7 +14,7 @@ from quattro_web._gate import BODIES, STARTS
 from quattro_web._inbox import Inbox
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
-from quattro_web._settings import Settings
+from quattro_web._settings import Settings, current_loop
 from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
@@ -126,14 +126,8 @@ class Exchange(Inbox):
             concurrency_limit=self.settings.concurrency_limit if limit == _UNSET else limit,
             shared_limit=self.settings.shared_limit,
         )
-        try:
-            group.enter(self.parent)
-        except RuntimeError:
-            msg = (
-                "request_task_group was called in a thread, where no event loop runs: "
-                "make the endpoint or dependency async def"
-            )
-            raise RuntimeError(msg) from None
+        check_loop(self.parent)
+        group.enter(self.parent)
         self.tasks = RequestTasks(self, group, conn)
         return group
 
@@ -170,6 +164,16 @@ class Exchange(Inbox):
         """Return what runs as long as the app does; a sub-app has that of its app."""
         own = self.settings.app_tasks()
         return self.outer.app_tasks() if own is None and self.outer is not None else own
+
+
+def check_loop(parent: asyncio.Task[Any] | None) -> None:
+    """Raise RuntimeError outside of the event loop that serves the request."""
+    if parent is not None and current_loop() is not parent.get_loop():
+        msg = (
+            "the task group of a request was asked for in a thread: make the endpoint or "
+            "dependency async def, or use anyio.from_thread.run_sync"
+        )
+        raise RuntimeError(msg)
 
 
 class EndedRequest:

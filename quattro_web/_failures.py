@@ -32,8 +32,8 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
     """End the group of a request after the app has returned or raised, and answer what failed."""
     errors = await tasks.close(exc)
     await exchange.unwatch()
-    if tasks.is_releasing:
-        await tasks.settle()
+    if tasks.is_releasing and (unsent := await tasks.settle()) is not None:
+        errors.append(unsent)
     reason, by_handler, stopped = exchange.reason, exc, isinstance(exc, asyncio.CancelledError)
     exc = None
     if reason is CancelReason.DISCONNECT:
@@ -52,7 +52,7 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
             msg = "the request's task group was cancelled before the response was complete"
             raise RuntimeError(msg)
         elif tasks.is_holding:
-            await tasks.complete()
+            await tasks.flush()
     finally:
         del errors, by_handler
 
@@ -182,4 +182,4 @@ def _connection(conn: Connection, exchange: Exchange) -> HTTPConnection:
     scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
     if scope["type"] == "websocket":
         return WebSocket(scope, exchange.receive, exchange.forward)
-    return Request(scope, exchange.receive, exchange.forward)
+    return Request(scope, exchange.replay(), exchange.forward)

@@ -26,7 +26,6 @@ class ResponseGate:
     """
 
     _held: Message | None = None
-    _held_end: Message | None = None
     _timer: asyncio.TimerHandle | None = None
     _releasing: asyncio.Task[None] | None = None
 
@@ -34,30 +33,17 @@ class ResponseGate:
         self.exchange = exchange
         self.is_websocket = conn["type"] == "websocket"
         self._method = None if self.is_websocket else conn["method"]
+        self._behind: list[Message] = []  # held back with the start, or behind it
 
     @property
     def is_holding(self) -> bool:
         """Whether anything is held back."""
-        return self._held is not None or self._held_end is not None
+        return self._held is not None or bool(self._behind)
 
     @property
     def is_releasing(self) -> bool:
         """Whether a start is being sent that was held for long enough."""
         return self._releasing is not None
-
-    def ends_with(self, message: Message) -> bool:
-        """Whether the client has the whole response when it has this message.
-
-        That is so with the last message, and with the last byte that Content-Length announces:
-        BaseHTTPMiddleware sends an ordinary body as a stream, with an empty message at its end.
-        """
-        if not message.get("more_body", False):
-            return True
-        start = self._held or self.exchange.start
-        length = None if start is None else self._length(start)
-        if length is None:
-            return False
-        return self.exchange.sent + len(message.get("body", b"")) >= length
 
     def hold(self, start: Message) -> None:
         """Keep the start of a response until it is known what the response is.
@@ -65,48 +51,71 @@ class ResponseGate:
         The first piece of the body tells. A start that announces no length and is followed by
         nothing for a while is that of a stream.
         """
+        headers = start.get("headers", ())
+        if not isinstance(headers, list | tuple):
+            start = {**start, "headers": list(headers)}  # any iterable will do, and only once
         self._held = start
-        if self._length(start) is None:
+        if _announced_length(start) is None:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(RELEASE_AFTER, self._release)
+
+    def hold_piece(self, piece: Message) -> bool:
+        """Keep a piece of the body if the client has the whole response with it; tells whether.
+
+        That is so with the last byte that Content-Length announces: BaseHTTPMiddleware sends an
+        ordinary body as a stream, with an empty message at its end. What makes the stream may need
+        the children until then, so that it is not the time to wait for them yet.
+        """
+        if not self._behind:
+            start = self._held or self.exchange.start
+            length = None if start is None else self._length(start)
+            if length is None or self.exchange.sent + len(piece.get("body", b"")) < length:
+                return False
+            self._behind.append(piece)
+        elif self._behind[0].get("body") and piece.get("body"):
+            self._behind.append(piece)  # more than was announced: the server's to complain about
+        return True
+
+    def hold_end(self, end: Message) -> None:
+        """Keep the end of a response that a child sends until all of them have ended."""
+        self.keep()
+        self._behind.append(end)
 
     def keep(self) -> None:
         """Hold the start, however long that takes: the response turns out to be no stream."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def hold_end(self, end: Message) -> None:
-        """Keep the end of a response that a child sends until all of them have ended."""
-        self._held_end = end
-
     def drop(self) -> None:
         """Forget what is held back: something else is answered."""
-        self._held = self._held_end = None
+        self._held = None
+        self._behind.clear()
         self.keep()
 
+    def abandon(self) -> None:
+        """See to it that nothing leaves any more."""
+        self.drop()
+        if self._releasing is not None:
+            self._releasing.cancel()
+
     async def flush(self) -> None:
-        """Send the start of the response, if it was held back."""
+        """Send all that is held back."""
         start, self._held = self._held, None
         self.keep()
         if start is not None:
             await self.exchange.pass_on(start)
         elif self._releasing is not None:
-            await self._releasing
+            await asyncio.shield(self._releasing)
+        while self._behind:
+            await self.exchange.pass_on(self._behind.pop(0))
 
-    async def complete(self) -> None:
-        """Send all that was held back, now that the children have ended."""
-        await self.flush()
-        if self._held_end is not None:
-            end, self._held_end = self._held_end, None
-            await self.exchange.pass_on(end)
-
-    async def settle(self) -> None:
-        """Wait for a start that is being sent after a while."""
+    async def settle(self) -> BaseException | None:
+        """Wait for a start that is being sent after a while, and return what has failed of it."""
         releasing, self._releasing = self._releasing, None
-        if releasing is not None:
-            await asyncio.wait((releasing,))
-            if not releasing.cancelled():
-                releasing.result()
+        if releasing is None:
+            return None
+        await asyncio.wait((releasing,))
+        return None if releasing.cancelled() else releasing.exception()
 
     def _release(self) -> None:
         start, self._held = self._held, None
@@ -116,16 +125,20 @@ class ResponseGate:
             )
 
     def _length(self, start: Message) -> int | None:
-        """Return how many bytes the body will have, if its start announces it."""
+        """Return how many bytes the body will have, if that is known."""
         if self._method == "HEAD" or start["status"] in BODY_LESS:
             return 0
-        for name, value in start.get("headers", ()):
-            if name.lower() == b"content-length":
-                try:
-                    return int(value)
-                except ValueError:  # the server's to complain about
-                    return None
-        return None
+        return _announced_length(start)
+
+
+def _announced_length(start: Message) -> int | None:
+    for name, value in start.get("headers", ()):
+        if name.lower() == b"content-length":
+            try:
+                return int(value)
+            except ValueError:  # the server's to complain about
+                return None
+    return None
 
 
 BODY_LESS = frozenset({204, 304})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from starlette.types import Message, Receive
 
@@ -35,6 +35,8 @@ class Inbox:
     _reading = 0
     _touched = False
     _ahead = False
+    _ended = False
+    _kept: list[Message] | None = None
 
     async def receive(self) -> Message:
         """Return the next message, for the app."""
@@ -43,7 +45,7 @@ class Inbox:
             await self._arrived.wait()
         if self._messages:
             self._taken.set()
-            return self._messages.popleft()
+            return self._passed_on(self._messages.popleft())
         if self.gone is not None:
             return self.gone
         self._touched = True
@@ -53,16 +55,47 @@ class Inbox:
             message = await self._receive()
             if message["type"] in DISCONNECTS:
                 self._left(message)
-            return message
+            return self._passed_on(message)
         finally:
             self._reading -= 1
             if self._ahead and self.gone is None:
                 self._start()  # also when the read was cancelled: nobody else will tell
 
+    def keep_body(self) -> None:
+        """Keep what of the body is passed on from now, for `replay`, up to 64 KiB."""
+        self._kept = []
+
+    def replay(self) -> Receive:
+        """Return a `receive` that begins anew with the body, for whoever answers for the app.
+
+        Where the body was not kept, it is empty, instead of something that never comes.
+        """
+        kept, ended = deque(self._kept or ()), self._ended
+
+        async def receive() -> Message:
+            nonlocal ended
+            if kept:
+                return kept.popleft()
+            if ended and self._kept is None:
+                ended = False
+                return {"type": "http.request", "body": b"", "more_body": False}
+            return await self.receive()
+
+        return receive
+
+    def _passed_on(self, message: Message) -> Message:
+        if message["type"] == "http.request":
+            self._ended = not message.get("more_body", False)
+            if self._kept is not None:
+                self._kept.append(message)
+                if _weight(self._kept) > READ_AHEAD:
+                    self._kept = None
+        return message
+
     def tell(self, on_gone: Callable[[], None] | None) -> None:
         """Call *on_gone*, once, when it is known that the client has left."""
         self._on_gone = on_gone
-        if self.gone is not None:
+        if self.gone is not None and on_gone is not None:
             self._left(self.gone)
 
     @property
@@ -133,7 +166,7 @@ class Inbox:
             on_gone()
 
 
-def _weight(messages: deque[Message]) -> int:
+def _weight(messages: Iterable[Message]) -> int:
     """Return about how much memory some messages take, in bytes: at least 1 KiB each."""
     return sum(
         max(1024, len(message.get("body") or message.get("bytes") or message.get("text") or b""))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from quattro_web._exchange import EndedRequest, Exchange
+from quattro_web._exchange import EndedRequest, Exchange, check_loop
 from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_of
 from quattro_web._scope import REQUEST, Connection
@@ -110,6 +110,7 @@ def _watch(conn: Connection) -> Watch:
     if isinstance(request, EndedRequest):
         msg = "this request has ended: there is nothing left to cancel"
         raise RuntimeError(msg)  # noqa: TRY004  # of its time, not of its type
+    check_loop(request.parent)
     if request.watch is None:
         request.watch = Watch(request, conn)
     return request.watch

@@ -116,10 +116,13 @@ class TaskGroupMiddleware:
                 await _failures.end(exchange, exchange.tasks, error)
         finally:
             scope[REQUEST] = outer or self._ended
+            if exchange.tasks is not None:
+                exchange.tasks.abandon()
             exchange.tasks = error = None  # each of them refers to what refers to it
             if exchange.watch is not None:
                 exchange.watch.stop()
                 exchange.watch = None
+                exchange.tell(None)
                 if exchange.is_read_ahead:
                     await exchange.stop_reading()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from starlette.requests import HTTPConnection
 from starlette.types import Message
@@ -36,8 +36,6 @@ class RequestTasks(ResponseGate):
         super().__init__(exchange, conn)
         self.group = group
         self.conn = conn
-        # What was being handled around the asker is none of the handler's failures.
-        self._handled_around = (exchange.handled_outside, sys.exception())
         self.guard(conn)
 
     def guard(self, conn: Connection) -> None:
@@ -57,33 +55,49 @@ class RequestTasks(ResponseGate):
         return self._send_gated(self.group, message)
 
     async def _send_gated(self, group: TaskGroup, message: Message) -> None:
-        self._check(group)
         exchange = self.exchange
+        if group.exceptions or exchange.reason is not None:
+            await self._unwind(group)
         kind: str = message["type"]
         if kind in BODIES:
-            if self.ends_with(message):
-                self.keep()
-                if self._is_child(group):
-                    self.hold_end(message)
+            if message.get("more_body", False):
+                if self.hold_piece(message):
+                    await asyncio.sleep(0)  # a send that never waits would starve the others
                     return
+            elif self._is_child(group):
+                self.hold_end(message)
+                return
+            else:
+                self.keep()
                 await self._finish(group)
-            if self._held is not None or self._releasing is not None:
+            if self.is_holding or self.is_releasing:
                 await self.flush()
         elif kind in STARTS:
             raised = sys.exception()
-            if raised is None or raised in self._handled_around or self._is_child(group):
+            if raised is None or self._is_child(group) or not self._is_answer_to(raised):
                 self.hold(message)
                 return
-            # Starlette sends this from its except block: it is the answer to an exception.
             self._note_raised(group, raised)
             await self._finish(group, immediate=True)
         elif kind == "websocket.close":
-            # A child's own close goes out at once: the handler may be waiting for what follows it.
-            if not self._is_child(group):
+            # That of a child, or of a task of a child's, goes out at once: it can't wait for its
+            # own end, and the handler may be waiting for what follows the close.
+            if asyncio.current_task() is exchange.parent:
                 await self._finish(group)
             # granian does not send it while a receive() is waiting, as that of the watch is.
             await exchange.unwatch()
         await exchange.pass_on(message)
+
+    def _is_answer_to(self, raised: BaseException) -> bool:
+        """Whether a response that is sent while *raised* is being handled is the answer to it.
+
+        Starlette sends that from the except block that has caught it. An app that falls back on
+        another one from an except block of its own answers nothing.
+        """
+        traceback = raised.__traceback__
+        if traceback is None or raised is self.exchange.handled_outside:
+            return False
+        return traceback.tb_frame.f_globals.get("__name__") == "starlette._exception_handler"
 
     # Ending
 
@@ -92,7 +106,7 @@ class RequestTasks(ResponseGate):
         """Whether all has ended as it should: `close` would find nothing to do."""
         return (
             self._closed
-            and self._held_end is None
+            and not self._behind
             and self._releasing is None
             and self.exchange.reason is None
             and self.exchange.is_undisturbed
@@ -141,13 +155,19 @@ class RequestTasks(ResponseGate):
             self._note_raised(group, exc)
             await group.finish(immediate=True)
         elif last:
-            await group.finish(immediate=self._client_left)
-            self._check(group)
+            try:
+                await group.finish(immediate=self._client_left)
+            except asyncio.CancelledError:
+                await group.finish(immediate=True)  # another task than the parent does not wait
+                raise
+            if group.exceptions or self.exchange.reason is not None:
+                await self._unwind(group)
 
     @property
     def _client_left(self) -> bool:
-        """Whether this is a WebSocket whose handler has returned after its client had left."""
-        return self.is_websocket and self.exchange.gone is not None
+        """Whether the handler has returned, but its client had left: nobody needs the children."""
+        exchange = self.exchange
+        return exchange.gone is not None and (self.is_websocket or not exchange.complete)
 
     def _is_child(self, group: TaskGroup) -> bool:
         """Whether a child of the group sends: it can't wait for its own end."""
@@ -156,19 +176,21 @@ class RequestTasks(ResponseGate):
 
     async def _finish(self, group: TaskGroup, *, immediate: bool = False) -> None:
         await group.finish(immediate=immediate)
-        self._check(group)
+        if group.exceptions or self.exchange.reason is not None:
+            await self._unwind(group)
         self._closed = True
 
-    def _check(self, group: TaskGroup) -> None:
-        """Unwind, as a cancellation, to the frame of the middleware if the request has failed.
+    async def _unwind(self, group: TaskGroup) -> NoReturn:
+        """Unwind, as a cancellation, to the frame of the middleware: the request has failed.
 
         Nothing of the response may leave then. The error itself is not raised here: what is around
         `send` has seen the start of a response, and would say so instead of answering the error.
         """
         reason = self.exchange.reason
-        if group.exceptions or reason is not None:
-            group.cancel()
-            raise asyncio.CancelledError(reason or "a task of the request has failed")
+        group.cancel(reason)
+        # The cancellation comes now if it is due: one that came later would cut a clean-up.
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError(reason or "a task of the request has failed")
 
     def _note_raised(self, group: TaskGroup, exc: BaseException) -> None:
         if not isinstance(exc, asyncio.CancelledError):

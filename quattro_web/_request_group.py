@@ -6,7 +6,7 @@ from typing import cast
 
 from quattro_core import TaskGroup
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._exchange import EndedRequest, Exchange
+from quattro_web._exchange import COMPLETE, EndedRequest, Exchange, check_loop
 from quattro_web._scope import REQUEST, Connection
 
 
@@ -29,6 +29,9 @@ def request_task_group(conn: Connection) -> TaskGroup:
     """
     request = request_of(conn)
     if isinstance(request, Exchange) and request.tasks is not None:
+        if request.complete:
+            raise RuntimeError(COMPLETE)
+        check_loop(request.parent)
         request.tasks.guard(conn)
         return request.tasks.group
     return request.open_group(conn)

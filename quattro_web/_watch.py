@@ -48,6 +48,7 @@ class Watch:
             self._deadline.cancel()
             self._deadline = None
         if seconds is not None:
+            self._request.keep_body()
             self._deadline = self._loop.call_later(seconds, self._expire)
 
     def enter_uninterrupted(self) -> None:
