@@ -17,10 +17,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint types docs bench transparency dist coverage format check clean
+.PHONY: help run test lint types docs bench bench-full transparency dist coverage format check clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.has-example ## Serve the example app, and print the address to open
 	@$(BIN)/python -m example_app
@@ -44,6 +44,10 @@ docs: $(VENV)/.has-docs ## Build the documentation in docs/_build/html; a warnin
 bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in minutes
 	$(BIN)/python -m benchmarks.core --quick
 	$(BIN)/python -m benchmarks.web --quick
+
+bench-full: $(VENV)/.has-bench ## Run them with more rounds, in half an hour, for docs/benchmarks.md
+	$(BIN)/python -m benchmarks.core --json docs/_static/core.json
+	$(BIN)/python -m benchmarks.web --json docs/_static/web.json --plots docs/_static
 
 transparency: $(VENV)/.has-test ## Run Starlette's and FastAPI's own tests with the middleware around
 	$(BIN)/python -m tests.transparency --all

@@ -9,12 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
-import sys
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
-from benchmarks.core_measure import Scenario, bytes_each, ratios, table
+from benchmarks.core_measure import Scenario, bytes_each, ratios
+from benchmarks.report import Report
 from quattro_core import TaskGroup
 
 GOALS = {1: "<= 1.02", 10: "<= 1.00", 1000: "<= 1.00", 100_000: "<= 1.00"}
@@ -55,7 +56,7 @@ def spawn_and_join(kind: Any, children: int, repeats: int) -> Scenario:
     return of_asyncio if hasattr(kind, "create_task") else of_anyio
 
 
-def spawning(*, quick: bool) -> str:
+def spawning(report: Report, *, quick: bool) -> None:
     """Compare opening a group, spawning N children, and joining them."""
     kinds, rows = peers(), []
     for children, goal in GOALS.items():
@@ -72,7 +73,8 @@ def spawning(*, quick: bool) -> str:
         result = ratios(scenarios, "asyncio", rounds)
         cells = [str(result.get(name, "not in --quick")) for name in kinds]
         rows.append([f"{children}", *cells, goal])
-    return table(["children", *kinds, "goal for quattro_core"], rows)
+    title = "Spawning and joining, asyncio.TaskGroup = 1"
+    report.table(title, ["children", *kinds, "goal for quattro_core"], rows)
 
 
 def limited(kind: Any, children: int) -> Scenario:
@@ -112,7 +114,7 @@ async def abort_seconds(kind: Any, children: int) -> float:
     return seconds
 
 
-def limiting(*, quick: bool) -> str:
+def limiting(report: Report, *, quick: bool) -> None:
     """Compare 100 000 children under a `concurrency_limit` of ten with quattro's."""
     kinds = {"quattro_core": TaskGroup}
     try:
@@ -134,18 +136,19 @@ def limiting(*, quick: bool) -> str:
             f"{asyncio.run(abort_seconds(kind, 5000)):.2f} s for 5 000" for kind in kinds.values()
         ]
     rows.append([f"abort of {children}", abort, *others[1:], "< 1 s"])
-    return table([f"limit of {LIMIT}, {children} children", *kinds, "goal"], rows)
+    report.table(f"A limit of {LIMIT}, {children} children", ["", *kinds, "goal"], rows)
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, below a minute")
-    quick = parser.parse_args().quick
-    print(f"Python {sys.version.split()[0]}, {sys.platform}\n")
-    print("Spawning and joining, asyncio.TaskGroup = 1\n")
-    print(spawning(quick=quick), "\n", flush=True)
-    print(limiting(quick=quick))
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    arguments: Any = parser.parse_args()
+    report = Report("quattro-web", "quattro", "anyio")
+    spawning(report, quick=arguments.quick)
+    limiting(report, quick=arguments.quick)
+    report.save(arguments.json)
 
 
 if __name__ == "__main__":

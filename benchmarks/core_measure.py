@@ -67,9 +67,3 @@ async def bytes_each(spawn: Callable[[], object], count: int) -> float:
         tracemalloc.stop()
     del kept
     return (after - before) / count
-
-
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

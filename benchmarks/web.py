@@ -1,195 +1,163 @@
 """What a request costs with quattro_web, as a ratio to the framework without it.
 
-In process, the ASGI app called directly, one request after the other; variants interleaved.
-``python -m benchmarks.web [--quick] [--callgrind | --server]``.
+In process, by instructions where valgrind is installed and by CPU time, and over a real uvicorn
+with 1 to 1 000 connections and 1 to 1 000 children: ``python -m benchmarks.web [--quick]``. The
+options choose one of these.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
-import importlib
-import os
-import random
-import re
 import shutil
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from starlette.types import ASGIApp, Message
+from benchmarks.plot import Bar, bars
+from benchmarks.report import Report
+from benchmarks.web_process import Samples, all_variants, counted, fork_all, timed
+from benchmarks.web_server import served, serving
+from benchmarks.web_variants import FAST, STAR, Variant, missing_peers, spawning
 
-from benchmarks.web_apps import VARIANTS, Variant
-from benchmarks.web_server import served
-
-Samples = dict[str, list[float]]
-
-SCOPE = {
-    "type": "http",
-    "asgi": {"version": "3.0", "spec_version": "2.3"},
-    "http_version": "1.1",
-    "method": "GET",
-    "scheme": "http",
-    "path": "/",
-    "raw_path": b"/",
-    "root_path": "",
-    "query_string": b"",
-    "client": ("127.0.0.1", 40000),
-    "server": ("127.0.0.1", 8000),
-}
-HEADERS = [(b"host", b"127.0.0.1:8000"), (b"user-agent", b"benchmark"), (b"accept", b"*/*")]
-WARM_UP = 50  # the interpreter specialises its code by then
+CONNECTIONS = {1: 600, 100: 1000, 1000: 2000}  # and how many requests are made in a round
+CHILDREN = {1: 500, 10: 500, 100: 150, 1000: 30}
+PACKAGES = (
+    *("quattro-web", "fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
+    *("asgi-background", "fastapi-disconnect"),
+)
 
 
-async def requests(app: ASGIApp, count: int) -> None:
-    """Make *count* requests, and see that each was answered."""
-    # As in a server: the body comes once, and then nothing does before the end of the response.
-    unread = True
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        nonlocal unread
-        if unread:
-            unread = False
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    for _ in range(count):
-        unread = True
-        sent.clear()
-        await app({**SCOPE, "headers": list(HEADERS), "state": {}}, receive, send)
-        if sent[0]["status"] != 200 or sent[-1].get("more_body"):
-            msg = f"not a complete answer: {sent}"
-            raise AssertionError(msg)
-
-
-def loop_factory(*, uvloop: bool) -> Callable[[], asyncio.AbstractEventLoop] | None:
-    if not uvloop:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop]
-    factory = importlib.import_module("uvloop").new_event_loop
-    return factory
-
-
-def timed(*, quick: bool, uvloop: bool) -> Samples:
-    """Return microseconds of CPU for a request, one of each variant per round."""
-    rounds, count = (9, 150) if quick else (25, 300)
-    samples: Samples = {variant.name: [] for variant in VARIANTS}
-    apps = {variant.name: variant.make() for variant in VARIANTS}
-    order = list(apps)
-    with asyncio.Runner(loop_factory=loop_factory(uvloop=uvloop)) as runner:
-        for app in apps.values():
-            runner.run(requests(app, WARM_UP))
-        gc.collect()
-        gc.freeze()
-        for _ in range(rounds):
-            random.shuffle(order)
-            for name in order:
-                begin = time.process_time()
-                runner.run(requests(apps[name], count))
-                samples[name].append((time.process_time() - begin) / count * 1e6)
-    return samples
-
-
-def counted(*, quick: bool, uvloop: bool) -> Samples:
-    """Return thousands of instructions for a request, counted by callgrind.
-
-    Everything is imported in one process, which forks one child for N requests and one for 2 N, for
-    each variant: whatever is not a request is the same in both, and drops out of the difference.
-    """
-    if shutil.which("valgrind") is None:
-        sys.exit("--callgrind needs valgrind: apt-get install valgrind")
-    count = 60 if quick else 200
-    tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
-    command = [sys.executable, "-m", "benchmarks.web", "--forks", str(count)]
-    done = subprocess.run(
-        [*tool, *command, *(["--uvloop"] if uvloop else [])],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=os.environ | {"PYTHONHASHSEED": "0"},
-    )
-    collected = dict(re.findall(r"==(\d+)== Collected : (\d+)", done.stderr))
-    totals: dict[str, list[int]] = {}
-    for pid, name in re.findall(r"^(\d+) (.+)$", done.stdout, re.MULTILINE):
-        totals.setdefault(name, []).append(int(collected[pid]))
-    if len(totals) < len(VARIANTS):
-        sys.exit(f"valgrind failed:\n{done.stderr[-3000:]}")
-    return {name: [(twice - once) / count / 1000] for name, (once, twice) in totals.items()}
-
-
-def fork_all(count: int, *, uvloop: bool) -> None:
-    gc.collect()
-    gc.freeze()
-    for variant in VARIANTS:
-        for total in (count, 2 * count):
-            pid = os.fork()
-            if pid == 0:
-                app = variant.make()
-                with asyncio.Runner(loop_factory=loop_factory(uvloop=uvloop)) as runner:
-                    runner.run(requests(app, WARM_UP + total))
-                os._exit(0)
-            _, status = os.waitpid(pid, 0)
-            if status:
-                sys.exit(f"{variant.name} failed")
-            print(pid, variant.name, flush=True)
-
-
-def ratios(variant: Variant, samples: Samples) -> list[float]:
+def ratios(variant: Variant, variants: Sequence[Variant], samples: Samples) -> list[float]:
+    """Return the cost of a variant in terms of the first of its group, round by round."""
+    base = next(other for other in variants if other.group == variant.group)
     return [
         ours / theirs
-        for ours, theirs in zip(samples[variant.name], samples[variant.baseline], strict=True)
+        for ours, theirs in zip(samples[variant.name], samples[base.name], strict=True)
     ]
 
 
-def table(samples: Samples, unit: str) -> str:
-    """Return a Markdown table: medians, the ratio with its middle half, and the goal."""
-    lines = [f"| | {unit} | ratio | middle half | goal |", "| --- | --- | --- | --- | --- |"]
-    for variant in VARIANTS:
-        ratio = ratios(variant, samples)
+def verdict(goal: float | None, ratio: float) -> str:
+    if goal is None:
+        return "-"
+    return f"{goal:.2f} {'met' if ratio <= goal else 'MISSED'}"
+
+
+def in_process(report: Report, title: str, unit: str, samples: Samples) -> None:
+    """Report medians, the ratio with its middle half, and the goal."""
+    variants, rows = all_variants(), []
+    for variant in variants:
+        ratio = ratios(variant, variants, samples)
         middle = "-"
         if len(ratio) > 1:
             low, _, high = statistics.quantiles(ratio, n=4)
             middle = f"{low:.3f} to {high:.3f}"
         median, own = statistics.median(ratio), statistics.median(samples[variant.name])
-        goal = "-"
-        if variant.goal is not None:
-            goal = f"{variant.goal:.2f} {'met' if median <= variant.goal else 'MISSED'}"
-        if variant.name == variant.baseline:
-            middle = "-"
-        lines.append(f"| {variant.name} | {own:.1f} | {median:.3f} | {middle} | {goal} |")
-    return "\n".join(lines)
+        cells = [f"{own:.1f}", f"{median:.3f}", middle, verdict(variant.goal, median)]
+        rows.append([variant.group, variant.label, *cells])
+    header = ["", "", unit, "ratio", "middle half", "goal"]
+    report.table(title, header, rows, samples=samples)
+
+
+def over_uvicorn(
+    report: Report, title: str, variants: list[list[Variant]], samples: dict[int, Samples]
+) -> None:
+    """Report the ratios, a column for each load; *variants* has a list for each of them."""
+    rows = []
+    for row in zip(*variants, strict=True):
+        cells = []
+        for variant, group, measured in zip(row, variants, samples.values(), strict=True):
+            ratio = statistics.median(ratios(variant, group, measured))
+            own = statistics.median(measured[variant.name])
+            missed = " MISSED" if "MISSED" in verdict(variant.goal, ratio) else ""
+            cells.append(f"{ratio:.2f} ({own:.0f} µs){missed}")
+        goal = "-" if row[0].goal is None else f"{row[0].goal:.2f}"
+        name = row[0].group if row[0].group == row[-1].group else row[0].framework
+        rows.append([name, row[0].label, *cells, goal])
+    header = ["", "", *(f"{load:,}".replace(",", " ") for load in samples), "goal"]
+    report.table(title, header, rows, samples=samples)
+
+
+def plot(path: Path, title: str, variants: list[Variant], samples: Samples) -> None:
+    """Draw the ratios as bars."""
+    groups: dict[str, list[Bar]] = {}
+    for variant in variants:
+        ratio = statistics.median(ratios(variant, variants, samples))
+        groups.setdefault(variant.group, []).append(Bar(variant.label, ratio, variant.goal))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(bars(title, groups))
+
+
+def by_connections(report: Report, *, quick: bool) -> tuple[list[Variant], Samples]:
+    """Report uvicorn under more and more connections; return what it was like under 100."""
+    skipped = {"plain dependency"}
+    variants = [variant for variant in all_variants() if variant.label not in skipped]
+    rounds = 7 if quick else 21
+    with serving(variants) as servers:
+        samples = {
+            connections: served(servers, connections, count // (2 if quick else 1), rounds)
+            for connections, count in CONNECTIONS.items()
+        }
+    title = "CPU time of uvicorn for a request, by the number of connections"
+    over_uvicorn(report, title, [variants] * len(samples), samples)
+    return variants, samples[100]
+
+
+def by_children(report: Report, *, quick: bool) -> None:
+    """Report uvicorn under 10 connections whose requests start more and more children."""
+    rounds = 7 if quick else 21
+    variants: list[list[Variant]] = []
+    samples: dict[int, Samples] = {}
+    for children, count in CHILDREN.items():
+        variants.append(spawning(FAST, children) + spawning(STAR, children))
+        with serving(variants[-1]) as servers:
+            samples[children] = served(servers, 10, count // (2 if quick else 1), rounds)
+    title = "CPU time of uvicorn for a request, 10 connections, by the number of children"
+    over_uvicorn(report, title, variants, samples)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.web", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")
     parser.add_argument("--uvloop", action="store_true", help="in process on uvloop")
+    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument("--plots", type=Path, help="also draw plots, in this directory")
     how = parser.add_mutually_exclusive_group()
-    how.add_argument("--callgrind", action="store_true", help="count instructions with valgrind")
-    how.add_argument("--server", action="store_true", help="CPU time of a real uvicorn")
+    how.add_argument("--callgrind", action="store_true", help="only instructions in process")
+    how.add_argument("--time", action="store_true", help="only CPU time in process")
+    how.add_argument("--server", action="store_true", help="only CPU time of a real uvicorn")
     how.add_argument("--forks", type=int, help=argparse.SUPPRESS)
     arguments: Any = parser.parse_args()
-    loop = "uvloop" if arguments.uvloop else "asyncio"
+    quick, uvloop = arguments.quick, arguments.uvloop
     if arguments.forks:
-        fork_all(arguments.forks, uvloop=arguments.uvloop)
-    elif arguments.callgrind:
-        print(f"Instructions for a request in process, {loop}\n")
-        print(table(counted(quick=arguments.quick, uvloop=arguments.uvloop), "thousand"))
-    elif arguments.server:
-        print("CPU time of uvicorn (httptools, uvloop) for a request, 50 connections\n")
-        print(table(served(quick=arguments.quick), "µs"))
-    else:
-        print(f"CPU time for a request in process, {loop}\n")
-        print(table(timed(quick=arguments.quick, uvloop=arguments.uvloop), "µs"))
+        fork_all(arguments.forks, uvloop=uvloop)
+        return
+    everything = not (arguments.callgrind or arguments.time or arguments.server)
+    report = Report(*PACKAGES)
+    for peer in missing_peers():
+        report.note(f"Left out: {peer}, which is not installed here, or not made for this Python.")
+    where = f"for a request in process, {'uvloop' if uvloop else 'asyncio'}"
+    if arguments.callgrind or everything:
+        title = f"Instructions {where}"
+        if shutil.which("valgrind"):
+            samples = counted(quick=quick, uvloop=uvloop)
+            in_process(report, title, "thousand", samples)
+            if arguments.plots:
+                plot(arguments.plots / "web-in-process.svg", title, all_variants(), samples)
+        else:
+            report.note(f"Left out: {title}, for which valgrind is missing.")
+    if arguments.time or everything:
+        in_process(report, f"CPU time {where}", "µs", timed(quick=quick, uvloop=uvloop))
+    if arguments.server or everything:
+        if Path("/proc/self/schedstat").exists():
+            variants, samples = by_connections(report, quick=quick)
+            if arguments.plots:
+                title = "CPU time of uvicorn for a request, 100 connections"
+                plot(arguments.plots / "web-uvicorn.svg", title, variants, samples)
+            by_children(report, quick=quick)
+        else:
+            report.note("Left out: uvicorn, whose CPU time is read from Linux's /proc.")
+    report.save(arguments.json)
 
 
 if __name__ == "__main__":

@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_web import install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 
-CHILDREN = 10
+Endpoint = Callable[..., Awaitable[Any]]
+Wrap = Callable[[Starlette], object]
+
+BackgroundTasks: Any = None
+if importlib.util.find_spec("asgi_background") is not None:
+    BackgroundTasks = importlib.import_module("asgi_background").BackgroundTasks
+
+HELLO = {"hello": "world"}
+TEXT = "hello, world"
 
 
 async def child() -> None:
     await asyncio.sleep(0)
+
+
+# What is put around an app
 
 
 class NoMiddleware(BaseHTTPMiddleware):
@@ -30,6 +40,39 @@ class NoMiddleware(BaseHTTPMiddleware):
         self, request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
         return await call_next(request)
+
+
+class EmptyMiddleware:
+    """The least that a middleware can cost."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, send)
+
+
+def watching(app: Starlette) -> None:
+    install(app, cancel_on_disconnect=True)
+
+
+def no_middleware(app: Starlette) -> None:
+    app.add_middleware(NoMiddleware)
+
+
+def empty_middleware(app: Starlette) -> None:
+    app.add_middleware(EmptyMiddleware)
+
+
+def asgi_background(app: Starlette) -> None:
+    app.add_middleware(importlib.import_module("asgi_background").BackgroundTaskMiddleware)
+
+
+def fastapi_disconnect(app: Starlette) -> None:
+    app.add_middleware(importlib.import_module("fastapi_disconnect").CancelOnDisconnectMiddleware)
+
+
+# Dependencies
 
 
 async def nothing() -> None:
@@ -41,117 +84,98 @@ async def group_around() -> AsyncIterator[asyncio.TaskGroup]:
         yield group
 
 
+async def background_tasks(request: Request) -> Any:
+    return BackgroundTasks(request.scope)
+
+
+# Endpoints that spawn nothing
+
+
 async def fast_hello() -> dict[str, str]:
-    return {"hello": "world"}
+    return HELLO
 
 
-async def fast_hello_dependency(_: Annotated[None, Depends(nothing)]) -> dict[str, str]:
-    return {"hello": "world"}
+async def fast_plain(_: Annotated[None, Depends(nothing)]) -> dict[str, str]:
+    return HELLO
 
 
-async def fast_hello_yield(
-    _: Annotated[asyncio.TaskGroup, Depends(group_around)],
-) -> dict[str, str]:
-    return {"hello": "world"}
-
-
-async def fast_by_hand(_: Annotated[None, Depends(nothing)]) -> dict[str, str]:
-    async with asyncio.TaskGroup() as group:
-        for _i in range(CHILDREN):
-            group.create_task(child())
-    return {"hello": "world"}
-
-
-async def fast_ours(group: RequestTaskGroup) -> dict[str, str]:
-    for _i in range(CHILDREN):
-        group.create_task(child())
-    return {"hello": "world"}
-
-
-async def fast_yield(
-    group: Annotated[asyncio.TaskGroup, Depends(group_around)],
-) -> dict[str, str]:
-    for _i in range(CHILDREN):
-        group.create_task(child())
-    return {"hello": "world"}
+async def fast_around(_: Annotated[asyncio.TaskGroup, Depends(group_around)]) -> dict[str, str]:
+    return HELLO
 
 
 async def star_hello(_: Request) -> Response:
-    return PlainTextResponse("hello, world")
+    return PlainTextResponse(TEXT)
 
 
-async def star_by_hand(_: Request) -> Response:
+# Endpoints that spawn; those of FastAPI have one dependency each
+
+
+async def by_hand(count: int) -> None:
     async with asyncio.TaskGroup() as group:
-        for _i in range(CHILDREN):
+        for _ in range(count):
             group.create_task(child())
-    return PlainTextResponse("hello, world")
 
 
-async def star_ours(request: Request) -> Response:
-    group = request_task_group(request)
-    for _i in range(CHILDREN):
-        group.create_task(child())
-    return PlainTextResponse("hello, world")
+def fast_by_hand(count: int) -> Endpoint:
+    async def endpoint(_: Annotated[None, Depends(nothing)]) -> dict[str, str]:
+        await by_hand(count)
+        return HELLO
+
+    return endpoint
 
 
-def fast(
-    endpoint: Callable[..., object], *, ours: bool = False, base: bool = False, watch: bool = False
-) -> ASGIApp:
-    app = FastAPI()
-    app.get("/")(endpoint)
-    _add(app, ours=ours, base=base, watch=watch)
-    return app
+def fast_ours(count: int) -> Endpoint:
+    async def endpoint(group: RequestTaskGroup) -> dict[str, str]:
+        for _ in range(count):
+            group.create_task(child())
+        return HELLO
+
+    return endpoint
 
 
-def star(
-    endpoint: Callable[[Request], Awaitable[Response]],
-    *,
-    ours: bool = False,
-    base: bool = False,
-    watch: bool = False,
-) -> ASGIApp:
-    app = Starlette(routes=[Route("/", endpoint)])
-    _add(app, ours=ours, base=base, watch=watch)
-    return app
+def fast_yield(count: int) -> Endpoint:
+    async def endpoint(
+        group: Annotated[asyncio.TaskGroup, Depends(group_around)],
+    ) -> dict[str, str]:
+        for _ in range(count):
+            group.create_task(child())
+        return HELLO
+
+    return endpoint
 
 
-def _add(app: Starlette, *, ours: bool, base: bool, watch: bool) -> None:
-    if ours or watch:
-        install(app, cancel_on_disconnect=watch)
-    if base:
-        app.add_middleware(NoMiddleware)
+def fast_background(count: int) -> Endpoint:
+    async def endpoint(tasks: Annotated[Any, Depends(background_tasks)]) -> dict[str, str]:
+        for _ in range(count):
+            await tasks.add_task(child)
+        return HELLO
+
+    return endpoint
 
 
-@dataclass(frozen=True)
-class Variant:
-    """An app, and what it is measured against."""
+def star_by_hand(count: int) -> Endpoint:
+    async def endpoint(_: Request) -> Response:
+        await by_hand(count)
+        return PlainTextResponse(TEXT)
 
-    name: str
-    make: Callable[[], ASGIApp]
-    baseline: str
-    goal: float | None = None  # of the ratio
+    return endpoint
 
 
-BARE_FAST, BARE_STAR = "FastAPI, bare", "Starlette, bare"
-HAND_FAST, HAND_STAR = "FastAPI, 10 by hand", "Starlette, 10 by hand"
+def star_ours(count: int) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        group = request_task_group(request)
+        for _ in range(count):
+            group.create_task(child())
+        return PlainTextResponse(TEXT)
 
-VARIANTS = (
-    Variant(BARE_FAST, lambda: fast(fast_hello), BARE_FAST),
-    Variant("FastAPI, ours, unused", lambda: fast(fast_hello, ours=True), BARE_FAST, 1.02),
-    Variant("FastAPI, ours, watching, unused", lambda: fast(fast_hello, watch=True), BARE_FAST),
-    Variant("FastAPI, plain dependency", lambda: fast(fast_hello_dependency), BARE_FAST),
-    Variant("FastAPI, yield dependency", lambda: fast(fast_hello_yield), BARE_FAST),
-    Variant("FastAPI, BaseHTTPMiddleware", lambda: fast(fast_hello, base=True), BARE_FAST),
-    Variant(BARE_STAR, lambda: star(star_hello), BARE_STAR),
-    Variant("Starlette, ours, unused", lambda: star(star_hello, ours=True), BARE_STAR, 1.03),
-    Variant("Starlette, BaseHTTPMiddleware", lambda: star(star_hello, base=True), BARE_STAR),
-    Variant(HAND_FAST, lambda: fast(fast_by_hand), HAND_FAST),
-    Variant("FastAPI, 10 in ours", lambda: fast(fast_ours, ours=True), HAND_FAST, 1.03),
-    Variant("FastAPI, 10 in ours, watching", lambda: fast(fast_ours, watch=True), HAND_FAST, 1.05),
-    Variant("FastAPI, 10 in a yield dependency", lambda: fast(fast_yield), HAND_FAST),
-    Variant(HAND_STAR, lambda: star(star_by_hand), HAND_STAR),
-    Variant("Starlette, 10 in ours", lambda: star(star_ours, ours=True), HAND_STAR, 1.03),
-    Variant(
-        "Starlette, 10 in ours, watching", lambda: star(star_ours, watch=True), HAND_STAR, 1.05
-    ),
-)
+    return endpoint
+
+
+def star_background(count: int) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        tasks = await background_tasks(request)
+        for _ in range(count):
+            await tasks.add_task(child)
+        return PlainTextResponse(TEXT)
+
+    return endpoint
