@@ -71,7 +71,7 @@ class ResponseGate:
             length = None if start is None else self._length(start)
             if length is None or self.exchange.sent + len(piece.get("body", b"")) < length:
                 return False
-            # Of a body that is none (HEAD, 204) one empty piece will do, however long the stream is.
+            # Of a body that is none (HEAD, 204) one empty piece will do, however long the stream.
             self._behind.append({**piece, "body": b""} if length == 0 else piece)
         elif self._behind[0].get("body") and piece.get("body"):
             self._behind.append(piece)  # more than was announced: the server's to complain about

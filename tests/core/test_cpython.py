@@ -65,7 +65,10 @@ def suites() -> Iterator[dict[str, subprocess.Popen[str]]]:
         process.communicate()
 
 
-@pytest.mark.skipif(not has_suite(), reason="this Python came without its own tests; Debian: apt-get install libpython3-testsuite")
+@pytest.mark.skipif(
+    not has_suite(),
+    reason="this Python came without its own tests; Debian: apt-get install libpython3-testsuite",
+)
 @pytest.mark.parametrize("loop", LOOPS)
 def test_suite_of_the_standard_library(suites: dict[str, subprocess.Popen[str]], loop: str) -> None:
     """C1: CPython's own TaskGroup suite passes with ours in its place.
