@@ -12,6 +12,10 @@ from quattro_web._scope import Connection
 T = TypeVar("T")
 
 
+REQUEST_STACK = "fastapi_inner_astack"
+FUNCTION_STACK = "fastapi_function_astack"
+
+
 class Leave(Protocol):
     """What is awaited on the way out of a handler, before its dependencies close."""
 
@@ -26,7 +30,7 @@ def guard_dependencies(scope: Connection, leave: Leave, *, websocket: bool) -> N
     Neither key is public API. Where they are missing (Starlette, an older FastAPI), children are
     ended by the gate and by the middleware alone.
     """
-    for key, last in (("fastapi_inner_astack", True), ("fastapi_function_astack", websocket)):
+    for key, last in ((REQUEST_STACK, True), (FUNCTION_STACK, websocket)):
         stack = scope.get(key)
         if stack is not None and isinstance(stack, AsyncExitStack):
             _Guard(stack, leave, last=last)

@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from quattro_core import TaskGroup
-from quattro_web._dependencies import guard_dependencies
+from quattro_web._dependencies import REQUEST_STACK, guard_dependencies
 from quattro_web._gate import BODIES, STARTS, ResponseGate
 from quattro_web._scope import Connection
 
@@ -41,7 +41,7 @@ class RequestTasks(ResponseGate):
     def guard(self, conn: Connection) -> None:
         """See to it that children end before the dependencies of whoever asks for the group."""
         scope = conn.scope if isinstance(conn, HTTPConnection) else conn
-        stack = scope.get("fastapi_inner_astack")
+        stack = scope.get(REQUEST_STACK)
         if stack is not None and stack is not self._guarded:
             self._guarded = stack
             guard_dependencies(scope, self._leave, websocket=self.is_websocket)

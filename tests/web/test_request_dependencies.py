@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from fastapi.responses import StreamingResponse
 from starlette.requests import Request
 
-from quattro_web import install, request_task_group
+from quattro_web import _dependencies, _request, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, get, run
 
@@ -269,3 +269,23 @@ def test_nothing_is_left_of_the_guard() -> None:
 async def _once(app: FastAPI) -> None:
     exchange = await get(app)
     assert exchange.status == 200
+
+
+def test_without_the_exit_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3: With a FastAPI that keeps its exit stacks elsewhere, children still end before the
+    response, whether the handler returns or raises; only the dependencies may close before them."""
+    monkeypatch.setattr(_dependencies, "REQUEST_STACK", "renamed")
+    monkeypatch.setattr(_request, "REQUEST_STACK", "renamed")
+    app = FastAPI()
+
+    @app.get("/{status}")
+    async def handler(status: int, a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(child() if status == 403 else asyncio.sleep(5))
+        await asyncio.sleep(0)
+        if status == 403:
+            raise HTTPException(403)
+
+    install(app)
+    run(get(app, "/403", log=log))
+    assert log.index("child ended") < log.index("start 403")
+    assert run(get(app, "/200")).status == 200

@@ -243,3 +243,12 @@ def test_bug_is_not_hidden_behind_a_404() -> None:
         StarletteHTTPException,
         ZeroDivisionError,
     ]
+
+
+def test_debug_page_of_a_bug() -> None:
+    """R4: With ``debug=True``, a child's bug is on Starlette's debug page, as a handler's is."""
+    app = failing_app(ZeroDivisionError("bug"), debug=True)
+    exchange = run(get(app, headers=[("accept", "text/html")]))
+    assert exchange.status == 500
+    assert b"ZeroDivisionError" in exchange.body
+    assert b"<b>fail</b>" in exchange.body, "the child's own line"
