@@ -1,0 +1,122 @@
+"""Responses that a child sends, that nobody sends, and what comes after them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from quattro_web import TaskGroupMiddleware, install, request_task_group
+from tests.support.asgi import Exchange, get, run
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def app_of(endpoint: Endpoint, **route: Any) -> Starlette:
+    app = Starlette(routes=[Route("/", endpoint, **route)])
+    install(app)
+    return app
+
+
+async def ticks(log: list[str], name: str, count: int = 3) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+    log.append(name)
+
+
+def test_child_that_sends_the_response() -> None:
+    """R2: A child may send the response itself: its end waits for the child and the others."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def respond() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+            await ticks(log, "response sent")
+
+        tg = request_task_group(scope)
+        tg.create_task(respond())
+        tg.create_task(ticks(log, "other", 9))
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["response sent", "other", "start 200", "body ok"]
+
+
+def test_handler_that_sends_nothing() -> None:
+    """R2, R10: An app that sends no response ends after its children; nothing is made up for it."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope).create_task(ticks(log, "child"))
+
+    exchange = run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["child"]
+    assert exchange.error is None
+
+
+def test_start_without_a_body_reaches_the_server() -> None:
+    """R10: A response that was begun and not ended is the server's to complain about."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope).create_task(ticks(log, "child"))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["child", "start 200"]
+
+
+def test_spawning_after_the_end_is_an_error() -> None:
+    """R2: A BackgroundTask runs after the response: asking and spawning are clear errors there."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+
+        async def late() -> None:
+            with pytest.raises(RuntimeError, match="is finished"):
+                tg.create_task(ticks(log, "never"))
+            log.append("refused")
+
+        return PlainTextResponse("ok", background=BackgroundTask(late))
+
+    async def other(request: Request) -> Response:
+        async def late() -> None:
+            with pytest.raises(RuntimeError, match="app_task_group"):
+                request_task_group(request)
+            log.append("refused")
+
+        return PlainTextResponse("ok", background=BackgroundTask(late))
+
+    for each in (endpoint, other):
+        run(get(app_of(each), log=log))
+        assert log == ["start 200", "body ok", "refused"]
+        log.clear()
+
+
+def test_group_of_another_request_is_untouched() -> None:
+    """R2: Waiting for the children of one request does not hold another one back."""
+    log: list[str] = []
+    released = asyncio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        if request.url.query:
+            request_task_group(request).create_task(released.wait())
+        return PlainTextResponse(request.url.query or "quick")
+
+    async def main() -> None:
+        app = app_of(endpoint)
+        slow = asyncio.create_task(Exchange(app, "/?slow", log=log).run())
+        await asyncio.sleep(0)
+        await get(app, log=log)
+        released.set()
+        await slow
+
+    run(main())
+    assert log == ["start 200", "body quick", "start 200", "body slow"]

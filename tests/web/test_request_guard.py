@@ -1,0 +1,132 @@
+"""What guards the dependencies of a handler, and what is left of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from starlette.requests import Request
+
+from quattro_web import _dependencies, _request, install, request_task_group
+from quattro_web.fastapi import RequestTaskGroup
+from tests.support.asgi import Socket, get, run
+
+log: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> Iterator[None]:
+    log.clear()
+    yield
+    log.clear()
+
+
+async def request_session() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        log.append("request session closed")
+
+
+async def function_session() -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        log.append("function session closed")
+
+
+async def child() -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        log.append("child ended")
+
+
+RequestSession = Annotated[None, Depends(request_session)]
+
+
+FunctionSession = Annotated[None, Depends(function_session, scope="function")]
+
+
+def test_websocket_children_end_before_dependencies_close() -> None:
+    """R3, R6: The children of a WebSocket end before its dependencies close."""
+    app = FastAPI()
+
+    async def works() -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        log.append("child ended")
+
+    @app.websocket("/")
+    async def handler(
+        websocket: WebSocket, tg: RequestTaskGroup, a: RequestSession, b: FunctionSession
+    ) -> None:
+        await websocket.accept()
+        tg.create_task(works())
+
+    install(app)
+    run(Socket(app, log=log).run())
+    assert log == [
+        "accept",
+        "child ended",
+        "function session closed",
+        "request session closed",
+    ]
+
+
+def test_nothing_is_left_of_the_guard() -> None:
+    """R9: The request leaves no reference cycle: its scope is freed at once, with its stacks."""
+    import gc
+    import weakref
+
+    class Marker:
+        pass
+
+    app = FastAPI()
+    seen: list[weakref.ref[Marker]] = []
+
+    @app.get("/")
+    async def handler(request: Request, a: RequestSession, tg: RequestTaskGroup) -> None:
+        marker = request.scope["marker"] = Marker()
+        seen.append(weakref.ref(marker))
+        await request_task_group(request).create_task(asyncio.sleep(0))
+
+    install(app)
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            await asyncio.create_task(_once(app))
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+
+    run(main())
+
+
+async def _once(app: FastAPI) -> None:
+    exchange = await get(app)
+    assert exchange.status == 200
+
+
+def test_without_the_exit_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """R3: With a FastAPI that keeps its exit stacks elsewhere, children still end before the
+    response, whether the handler returns or raises; only the dependencies may close before them."""
+    monkeypatch.setattr(_dependencies, "REQUEST_STACK", "renamed")
+    monkeypatch.setattr(_request, "REQUEST_STACK", "renamed")
+    app = FastAPI()
+
+    @app.get("/{status}")
+    async def handler(status: int, a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(child() if status == 403 else asyncio.sleep(5))
+        await asyncio.sleep(0)
+        if status == 403:
+            raise HTTPException(403)
+
+    install(app)
+    run(get(app, "/403", log=log))
+    assert log.index("child ended") < log.index("start 403")
+    assert run(get(app, "/200")).status == 200
