@@ -168,7 +168,17 @@ class Exchange(Inbox):
 
 def check_loop(parent: asyncio.Task[Any] | None) -> None:
     """Raise RuntimeError outside of the event loop that serves the request."""
-    if parent is not None and current_loop() is not parent.get_loop():
+    if parent is None:
+        return
+    try:
+        loop = parent.get_loop()
+    except RuntimeError:
+        msg = (
+            "the server runs requests in something that looks like a task and can't be cancelled, "
+            "as `granian --task-impl rust` does: run it with asyncio's tasks"
+        )
+        raise RuntimeError(msg) from None
+    if current_loop() is not loop:
         msg = (
             "the task group of a request was asked for in a thread: make the endpoint or "
             "dependency async def, or use anyio.from_thread.run_sync"
