@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import anyio
-
-import quattro_core
-
 # What waits there waits for somebody else: the line that led there tells more.
-_LIBRARIES = tuple(
-    str(Path(module.__file__ or "").parent) for module in (asyncio, anyio, quattro_core)
-)
+_LIBRARIES = frozenset({"anyio", "asyncio", "quattro_core"})
 
 
 def waits_for_thread(task: asyncio.Task[Any]) -> bool:
@@ -39,7 +32,7 @@ def where(task: asyncio.Task[Any]) -> str:
     for frame in _frames(task):
         code = frame.f_code
         innermost = f"{code.co_qualname}, {code.co_filename}:{frame.f_lineno}"
-        if not code.co_filename.startswith(_LIBRARIES):
+        if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
             found = innermost
     return innermost if found == "not started" else found
 
