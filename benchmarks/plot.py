@@ -26,6 +26,7 @@ text { font: 13px system-ui, sans-serif; fill: #1f2328; }
 }
 """
 XMLNS = "http://www.w3.org/2000/svg"
+CUT = 3  # or the long ones would hide how the short ones differ
 WIDTH, LEFT, RIGHT, ROW, TOP = 760, 190, 70, 20, 44
 
 
@@ -41,29 +42,33 @@ class Bar:
 def bars(title: str, groups: Mapping[str, Sequence[Bar]]) -> str:
     """Return an SVG image: a bar for each ratio, a line where it is 1, a mark where its goal is."""
     longest = max(bar.ratio for group in groups.values() for bar in group)
-    unit = (WIDTH - LEFT - RIGHT) / longest
+    unit = (WIDTH - LEFT - RIGHT) / min(longest, CUT)
     parts, y = [_text(16, 26, title, "title")], TOP
     for name, group in groups.items():
         parts.append(_text(16, y + 16, name, "group"))
         y += ROW + 4
         top = y
         for bar in group:
+            width = min(bar.ratio, CUT) * unit
             kind = "ours" if bar.label.startswith("ours") else "bar"
             parts += [
                 _text(LEFT - 8, y + 14, bar.label, anchor="end"),
-                _rect(kind, LEFT, y + 3, bar.ratio * unit),
-                _text(LEFT + bar.ratio * unit + 6, y + 14, f"{bar.ratio:.2f}"),
+                _rect(kind, LEFT, y + 3, width),
+                _text(LEFT + width + 6, y + 14, f"{bar.ratio:.2f}"),
             ]
             if bar.goal is not None:
                 parts.append(_line("goal", LEFT + bar.goal * unit, y + 1, y + ROW - 1))
             y += ROW
         parts.append(_line("line", LEFT + unit, top, y))
         y += 10
-    parts.append(_text(16, y + 16, "Bare, or an asyncio.TaskGroup by hand, is 1. Red: the goal."))
+    legend = (
+        f"Bare, or an asyncio.TaskGroup by hand, is 1. Red: the goal. No bar is longer than {CUT}."
+    )
+    parts.append(_text(16, y + 16, legend))
     height = y + 30
     return "\n".join(
         (
-            f'<svg xmlns="{XMLNS}" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" role="img">',
+            f'<svg xmlns="{XMLNS}" viewBox="0 0 {WIDTH} {height}" role="img">',
             f"<title>{escape(title)}</title>",
             f"<style>{STYLE}</style>",
             f'<rect class="page" width="{WIDTH}" height="{height}" rx="8"/>',

@@ -131,7 +131,7 @@ def counted(*, quick: bool, uvloop: bool) -> Samples:
     Everything is imported in one process, which forks one child for N requests and one for 2 N, for
     each variant: whatever is not a request is the same in both, and drops out of the difference.
     """
-    count = 30 if quick else 60  # enough: it comes out the same, but for a few in a thousand
+    count = 60 if quick else 150
     tool = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null"]
     command = [sys.executable, "-m", "benchmarks.web", "--forks", str(count)]
     done = subprocess.run(
