@@ -45,6 +45,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """Return the seconds since the loop was made, all of them virtual."""
         return self.now
 
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """Wait for the threads without a timer, which would jump while they end."""
+        await super().shutdown_default_executor()
+
     def describe_tasks(self) -> str:
         """Name every task that is pending, one a line, with the line of code where it waits."""
         return "\n".join(
