@@ -67,5 +67,6 @@ class _Guard:
     ) -> bool:
         # The attribute of the instance refers to this object: a cycle, if it stayed.
         vars(self._stack).pop("enter_async_context", None)
-        await self._leave(exc, last=self._last)
+        if self._last or exc is not None:
+            await self._leave(exc, last=self._last)
         return False

@@ -154,7 +154,7 @@ class RequestTasks(ResponseGate):
         if exc is not None:
             self._note_raised(group, exc)
             await group.finish(immediate=True)
-        elif last:
+        elif last and not self._closed:
             try:
                 await group.finish(immediate=self._client_left)
             except asyncio.CancelledError:
