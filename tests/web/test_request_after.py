@@ -1,33 +1,16 @@
 """Responses that a child sends, that nobody sends, and what comes after them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import TaskGroupMiddleware, request_task_group
 from tests.support.asgi import Exchange, get, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, **route: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint, **route)])
-    install(app)
-    return app
-
-
-async def ticks(log: list[str], name: str, count: int = 3) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-    log.append(name)
+from tests.web.gated import app_of, ticks
 
 
 def test_child_that_sends_the_response() -> None:

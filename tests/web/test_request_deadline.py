@@ -3,16 +3,14 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from fastapi import Depends, FastAPI
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from quattro_web import (
@@ -25,25 +23,8 @@ from quattro_web import (
     set_deadline,
 )
 from quattro_web.fastapi import Deadline
-from tests.support.asgi import Exchange, get, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, *, handlers: Any = None, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=handlers)
-    install(app, **options)
-    return app
-
-
-async def slow(request: Request) -> Response:
-    await asyncio.sleep(60)
-    return PlainTextResponse("late")
-
-
-async def timed(app: Any, **options: Any) -> tuple[Exchange, float]:
-    exchange = await get(app, **options)
-    return exchange, asyncio.get_running_loop().time()
+from tests.support.asgi import get, run
+from tests.web.timed import app_of, slow, timed
 
 
 def test_deadline_of_the_app() -> None:

@@ -1,15 +1,13 @@
 """Where a deadline comes from: the app, a route, the client."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket
 
 from quattro_web import (
@@ -19,24 +17,7 @@ from quattro_web import (
 )
 from quattro_web.fastapi import CancelOnDisconnect, Deadline
 from tests.support.asgi import Exchange, Socket, get, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, *, handlers: Any = None, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=handlers)
-    install(app, **options)
-    return app
-
-
-async def slow(request: Request) -> Response:
-    await asyncio.sleep(60)
-    return PlainTextResponse("late")
-
-
-async def timed(app: Any, **options: Any) -> tuple[Exchange, float]:
-    exchange = await get(app, **options)
-    return exchange, asyncio.get_running_loop().time()
+from tests.web.timed import app_of, slow, timed
 
 
 def test_client_may_shorten_the_deadline() -> None:

@@ -11,8 +11,7 @@ from fastapi.responses import StreamingResponse
 from quattro_web import install
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import get, run
-
-log: list[str] = []
+from tests.web.sessions import FunctionSession, RequestSession, child, log
 
 
 @pytest.fixture(autouse=True)
@@ -20,33 +19,6 @@ def empty_log() -> Iterator[None]:
     log.clear()
     yield
     log.clear()
-
-
-async def request_session() -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        log.append("request session closed")
-
-
-async def function_session() -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        log.append("function session closed")
-
-
-async def child() -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        log.append("child ended")
-
-
-RequestSession = Annotated[None, Depends(request_session)]
-FunctionSession = Annotated[None, Depends(function_session, scope="function")]
 
 
 def test_handler_that_raises_cancels_its_children() -> None:

@@ -2,43 +2,22 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
 import pytest
-from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 
 from quattro_web import (
     CancelReason,
     cancel_on_disconnect,
     cancel_reason,
-    install,
     request_task_group,
     uninterrupted,
 )
 from tests.support.asgi import Exchange, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
-    install(app, **{"cancel_on_disconnect": True, **options})
-    return app
-
-
-async def hang(log: list[str], name: str) -> None:
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError as exc:
-        seconds = asyncio.get_running_loop().time()
-        log.append(f"{name} cancelled after {seconds:.2f} s: {exc}")
-        raise
-
+from tests.web.watched import app_of, hang
 
 REASON = CancelReason.DISCONNECT.value
 

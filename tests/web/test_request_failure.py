@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -17,39 +16,11 @@ from starlette.routing import Mount, Route
 from quattro_web import install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
-
-
-class Teapot(Exception):
-    pass
+from tests.web.failing import Teapot, answer, fail, failing_app
 
 
 class SmallTeapot(Teapot):
     pass
-
-
-async def fail(exc: BaseException) -> None:
-    await asyncio.sleep(0)
-    raise exc
-
-
-def failing_app(*errors: BaseException, **options: Any) -> Starlette:
-    """Return an app whose handler returns while its children are about to fail."""
-
-    async def endpoint(request: Request) -> Response:
-        for error in errors:
-            request_task_group(request).create_task(fail(error))
-        return PlainTextResponse("never seen")
-
-    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])], **options)
-    install(app)
-    return app
-
-
-def answer(name: str, status: int = 499) -> Any:
-    async def handler(request: Request, exc: Exception) -> Response:
-        return PlainTextResponse(f"{name}: {exc!r}", status)
-
-    return handler
 
 
 def test_http_exception_keeps_status_detail_and_headers() -> None:

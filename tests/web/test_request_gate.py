@@ -1,34 +1,19 @@
 """The response does not complete before the children have."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import TaskGroupMiddleware, request_task_group
 from tests.support.asgi import get, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, **route: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint, **route)])
-    install(app)
-    return app
-
-
-async def ticks(log: list[str], name: str, count: int = 3) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-    log.append(name)
+from tests.web.gated import app_of, ticks
 
 
 def test_no_byte_before_the_children_have_ended() -> None:

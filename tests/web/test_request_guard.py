@@ -1,18 +1,16 @@
 """What guards the dependencies of a handler, and what is left of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from typing import Annotated
+from collections.abc import Iterator
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException, WebSocket
+from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.requests import Request
 
 from quattro_web import _dependencies, _request, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, get, run
-
-log: list[str] = []
+from tests.web.sessions import FunctionSession, RequestSession, child, log
 
 
 @pytest.fixture(autouse=True)
@@ -20,35 +18,6 @@ def empty_log() -> Iterator[None]:
     log.clear()
     yield
     log.clear()
-
-
-async def request_session() -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        log.append("request session closed")
-
-
-async def function_session() -> AsyncIterator[None]:
-    try:
-        yield
-    finally:
-        log.append("function session closed")
-
-
-async def child() -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        log.append("child ended")
-
-
-RequestSession = Annotated[None, Depends(request_session)]
-
-
-FunctionSession = Annotated[None, Depends(function_session, scope="function")]
 
 
 def test_websocket_children_end_before_dependencies_close() -> None:

@@ -1,31 +1,15 @@
 """How long the start of a response is held, and what is held with it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
 
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import TaskGroupMiddleware, request_task_group
 from tests.support.asgi import get, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, **route: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint, **route)])
-    install(app)
-    return app
-
-
-async def ticks(log: list[str], name: str, count: int = 3) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
-    log.append(name)
+from tests.web.gated import app_of
 
 
 def test_start_of_a_silent_stream_is_not_held_for_ever() -> None:

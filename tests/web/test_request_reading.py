@@ -1,39 +1,18 @@
 """There is one reader of what the client sends, and it loses nothing."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import pytest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from quattro_web import (
     TaskGroupMiddleware,
-    install,
 )
 from tests.support.asgi import Exchange, run
-
-Endpoint = Callable[[Request], Awaitable[Response]]
-
-
-def app_of(endpoint: Endpoint, **options: Any) -> Starlette:
-    app = Starlette(routes=[Route("/", endpoint, methods=["GET", "POST"])])
-    install(app, **{"cancel_on_disconnect": True, **options})
-    return app
-
-
-async def hang(log: list[str], name: str) -> None:
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError as exc:
-        seconds = asyncio.get_running_loop().time()
-        log.append(f"{name} cancelled after {seconds:.2f} s: {exc}")
-        raise
+from tests.web.watched import app_of, hang
 
 
 def test_body_is_neither_lost_nor_reordered() -> None:
