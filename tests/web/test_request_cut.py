@@ -198,3 +198,24 @@ def test_cancellation_from_outside_passes() -> None:
 
     run(main())
     assert log == ["child ended"]
+
+
+def test_chunk_after_a_failure_is_not_sent() -> None:
+    """R5: A handler that ignores its cancellation sends no chunk after its child has failed."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            await asyncio.sleep(1)
+            raise ZeroDivisionError
+
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        try:
+            await asyncio.sleep(5)
+        except asyncio.CancelledError:
+            await send({"type": "http.response.body", "body": b"b", "more_body": True})
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["start 200", "chunk a", "raised ZeroDivisionError"]

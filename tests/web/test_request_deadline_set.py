@@ -8,9 +8,11 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from quattro_web import (
+    TaskGroupMiddleware,
     install,
     set_deadline,
     uninterrupted,
@@ -112,3 +114,19 @@ def test_fastapi_dependencies() -> None:
     assert (exchange.status, seconds) == (504, 2)
     exchange, seconds = run(left())
     assert (exchange.sent, seconds) == ([], 1)
+
+
+def test_deadline_that_was_held_up_until_after_the_response() -> None:
+    """R8: A deadline that has passed in a section which ends after the response cuts nothing."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        with uninterrupted(scope):
+            await asyncio.sleep(7)
+            await PlainTextResponse("ok")(scope, receive, send)
+        await asyncio.sleep(1)
+        log.append("after the response")
+
+    exchange = run(get(TaskGroupMiddleware(app, deadline=5), log=log))
+    assert log == ["start 200", "body ok", "after the response"]
+    assert exchange.error is None
