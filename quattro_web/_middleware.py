@@ -125,6 +125,8 @@ class TaskGroupMiddleware:
                 exchange.tell(None)
                 if exchange.is_read_ahead:
                     await exchange.stop_reading()
+            if isinstance(outer, Exchange) and outer.is_read_ahead:
+                await outer.stop_reading()  # its watch has moved here
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._never_started = False

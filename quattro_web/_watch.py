@@ -66,6 +66,8 @@ class Watch:
         if self._request.is_told:
             self._request.tell(None)
             request.tell(self._left)
+        if self._request.is_read_ahead:
+            request.read_ahead(touch=True)
         self._request.watch, request.watch = None, self
         self._request, self._conn = request, conn
 

@@ -24,7 +24,7 @@ from quattro_web import (
     uninterrupted,
 )
 from quattro_web.fastapi import RequestTaskGroup
-from tests.support.asgi import get, run
+from tests.support.asgi import Exchange, get, run
 
 
 def asking(app: Any) -> Any:
@@ -203,3 +203,26 @@ def test_failure_that_two_children_share() -> None:
     install(app)
     exchange = run(get(app))
     assert (exchange.status, exchange.error) == (404, None)
+
+
+def test_sub_app_that_is_reached_late_is_watched() -> None:
+    """R7: An installed sub-app that is reached after the watch has begun is watched all the same,
+    and no watcher is left."""
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    sub = Starlette(routes=[Route("/", endpoint)])
+    install(sub)
+
+    async def late(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(1)
+        await sub(scope, receive, send)
+
+    async def main() -> float:
+        app = TaskGroupMiddleware(late, cancel_on_disconnect=True)
+        await Exchange(app).disconnect_after(3).run()
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 3
