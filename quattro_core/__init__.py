@@ -1,6 +1,24 @@
 """Task groups with background tasks and limits on concurrency. Standard library only."""
 
+from quattro_core._restart import RestartPolicy
 from quattro_core._shared import SharedLimit, TooManyWaitingError
+from quattro_core._supervised import (
+    RestartLimitError,
+    SupervisorState,
+    TaskReturnedError,
+    TaskStatus,
+)
+from quattro_core._supervisor import Supervisor
 from quattro_core._taskgroup import TaskGroup
 
-__all__ = ["SharedLimit", "TaskGroup", "TooManyWaitingError"]
+__all__ = [
+    "RestartLimitError",
+    "RestartPolicy",
+    "SharedLimit",
+    "Supervisor",
+    "SupervisorState",
+    "TaskGroup",
+    "TaskReturnedError",
+    "TaskStatus",
+    "TooManyWaitingError",
+]

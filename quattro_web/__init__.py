@@ -1,7 +1,18 @@
 """Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
 
-from quattro_web._app_group import AppGroup, app_task_group
-from quattro_web._errors import DeadlineExceededError, NoTaskGroupError
+from quattro_core import RestartPolicy
+from quattro_web._app_group import AppGroup, app_task_group, shutdown_event
+from quattro_web._collection import Pumps
+from quattro_web._errors import (
+    DeadlineExceededError,
+    NoTaskGroupError,
+    PumpFailedError,
+    ShuttingDownError,
+)
+from quattro_web._file_lock import FileLock
+from quattro_web._grace import ShutdownGrace
+from quattro_web._health import AppHealth, PumpHealth, PumpState, app_health
+from quattro_web._health_routes import health_routes
 from quattro_web._install import install
 from quattro_web._interrupt import (
     cancel_on_disconnect,
@@ -11,22 +22,43 @@ from quattro_web._interrupt import (
 )
 from quattro_web._lifespan import task_group_lifespan
 from quattro_web._middleware import TaskGroupMiddleware
+from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock
+from quattro_web._pumps import Pump
 from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_task_group, set_concurrency_limit
+from quattro_web._shutdown import ShutdownEvent
 
 __all__ = [
     "AppGroup",
+    "AppHealth",
     "CancelReason",
     "DeadlineExceededError",
+    "FileLock",
+    "Lease",
+    "LockClaim",
+    "LockLostError",
     "NoTaskGroupError",
+    "OnceLock",
+    "Pump",
+    "PumpFailedError",
+    "PumpHealth",
+    "PumpState",
+    "Pumps",
+    "RestartPolicy",
+    "ShutdownEvent",
+    "ShutdownGrace",
+    "ShuttingDownError",
     "TaskGroupMiddleware",
+    "app_health",
     "app_task_group",
     "cancel_on_disconnect",
     "cancel_reason",
+    "health_routes",
     "install",
     "request_task_group",
     "set_concurrency_limit",
     "set_deadline",
+    "shutdown_event",
     "task_group_lifespan",
     "uninterrupted",
 ]

@@ -7,9 +7,10 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, TypeVar
 
-from quattro_web._app_tasks import AppTasks
+from quattro_web._app_run import AppRun
 from quattro_web._errors import NoTaskGroupError
 from quattro_web._scope import APP, REQUEST, Connection, describe
+from quattro_web._shutdown import ShutdownEvent
 
 T = TypeVar("T")
 
@@ -22,10 +23,10 @@ class AppGroup:
     .. versionadded:: 0.1
     """
 
-    __slots__ = ("_origin", "_tasks")
+    __slots__ = ("_origin", "_run")
 
-    def __init__(self, tasks: AppTasks, origin: str) -> None:
-        self._tasks = tasks
+    def __init__(self, tasks: AppRun, origin: str) -> None:
+        self._run = tasks
         self._origin = origin
 
     def create_task(
@@ -57,7 +58,7 @@ class AppGroup:
 
         .. versionadded:: 0.1
         """
-        return self._tasks.hand_over(coro, origin=self._origin, name=name, context=context)
+        return self._run.hand_over(coro, origin=self._origin, name=name, context=context)
 
 
 def app_task_group(conn: Connection) -> AppGroup:
@@ -71,9 +72,30 @@ def app_task_group(conn: Connection) -> AppGroup:
 
     .. versionadded:: 0.1
     """
+    return AppGroup(_run_of(conn), _origin(conn))
+
+
+def shutdown_event(conn: Connection) -> ShutdownEvent:
+    """Return what tells a handler, a stream or a WebSocket that the server is shutting down.
+
+    It is set at the signal that the server gets, long before the lifespan of the app is told.
+
+    Args:
+        conn: The request, the WebSocket, or the ASGI scope.
+
+    Raises:
+        NoTaskGroupError: If nothing can tell: the app is not installed, or its lifespan was not
+            run.
+
+    .. versionadded:: 0.1
+    """
+    return _run_of(conn).shutdown.event
+
+
+def _run_of(conn: Connection) -> AppRun:
     request = conn.get(REQUEST)
-    tasks = (request and request.app_tasks()) or conn.get("state", {}).get(APP)
-    if tasks is None or not tasks.has_started:
+    run: AppRun | None = (request and request.app_run()) or conn.get("state", {}).get(APP)
+    if run is None or not run.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "
             "lifespan=quattro_web.task_group_lifespan(), and run its lifespan: servers do unless "
@@ -81,4 +103,13 @@ def app_task_group(conn: Connection) -> AppGroup:
             "TestClient does so in its with block, httpx.ASGITransport does not"
         )
         raise NoTaskGroupError(msg)
-    return AppGroup(tasks, describe(conn))
+    return run
+
+
+def _origin(conn: Connection) -> str:
+    """Return how logs name where work comes from: with the id of the request, if it has one."""
+    ids = (value for name, value in conn.get("headers", ()) if name == b"x-request-id")
+    request_id = next(ids, None)
+    if request_id is None:
+        return describe(conn)
+    return f"{describe(conn)} (request id {request_id.decode('latin-1')!r})"

@@ -21,3 +21,24 @@ class DeadlineExceededError(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(status_code=504)
+
+
+class ShuttingDownError(HTTPException):
+    """A request was cancelled by the shutdown of the server: 503 Service Unavailable.
+
+    It goes to the app's exception handlers, as `DeadlineExceededError` does.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self) -> None:
+        super().__init__(status_code=503, headers={"retry-after": "1"})
+
+
+class PumpFailedError(RuntimeError):
+    """A pump has failed, and the server was asked to stop: the lifespan ends with this.
+
+    The failure itself is in the log, with its traceback, since it has happened.
+
+    .. versionadded:: 0.1
+    """

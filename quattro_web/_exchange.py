@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Send
@@ -12,14 +13,14 @@ from starlette.types import Message, Receive, Send
 from quattro_core import TaskGroup
 from quattro_web._gate import BODIES, STARTS
 from quattro_web._inbox import Inbox
+from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 from quattro_web._settings import Settings, current_loop
 from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
-    from quattro_web._app_tasks import AppTasks
-    from quattro_web._reason import CancelReason
+    from quattro_web._app_run import AppRun
     from quattro_web._watch import Watch
 
 # Seconds between two looks at whether a thread has ended.
@@ -48,6 +49,7 @@ class Exchange(Inbox):
         self._receive = receive
         self._send = send
         self.settings = settings
+        self.began = monotonic()
         # An exception that is being handled around the app is none of the handler's.
         self.handled_outside = sys.exception()
         try:
@@ -150,6 +152,38 @@ class Exchange(Inbox):
         else:
             group.cancel(reason)
 
+    def cut_off(self, conn: Connection) -> None:
+        """Cancel the request for the shutdown, and the BackgroundTasks of one that is complete.
+
+        A section that must not be cut is cancelled at its end.
+        """
+        if self.reason is not None or self.parent is None:
+            return
+        if self.complete:
+            self.reason = CancelReason.SHUTDOWN
+            self.parent.cancel(self.reason)
+        elif self.watch is not None:
+            self.watch.interrupt(CancelReason.SHUTDOWN)
+        else:
+            self.interrupt(conn, CancelReason.SHUTDOWN)
+
+    def was_cut_off(self, exc: BaseException) -> bool:
+        """Whether this is the cancellation of a request that was complete: nobody else's."""
+        return (
+            isinstance(exc, asyncio.CancelledError)
+            and self.reason is CancelReason.SHUTDOWN
+            and self.complete
+            and self.parent is not None
+            and not self.parent.uncancel()
+        )
+
+    def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether it is served in that event loop."""
+        try:
+            return self.parent is not None and self.parent.get_loop() is loop
+        except RuntimeError:  # what looks like a task, see check_loop
+            return False
+
     async def unwatch(self) -> None:
         """Stop watching the client and the clock."""
         if self.watch is not None:
@@ -160,10 +194,10 @@ class Exchange(Inbox):
 
     # The app
 
-    def app_tasks(self) -> AppTasks | None:
+    def app_run(self) -> AppRun | None:
         """Return what runs as long as the app does; a sub-app has that of its app."""
-        own = self.settings.app_tasks()
-        return self.outer.app_tasks() if own is None and self.outer is not None else own
+        own = self.settings.app_run()
+        return self.outer.app_run() if own is None and self.outer is not None else own
 
 
 def check_loop(parent: asyncio.Task[Any] | None) -> None:
@@ -203,9 +237,9 @@ class EndedRequest:
         """Refuse."""
         raise RuntimeError(COMPLETE)
 
-    def app_tasks(self) -> AppTasks | None:
+    def app_run(self) -> AppRun | None:
         """Return what runs as long as the app does."""
-        return self._settings.app_tasks()
+        return self._settings.app_run()
 
 
 _STARTS = STARTS | {"websocket.accept"}

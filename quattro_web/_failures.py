@@ -17,7 +17,7 @@ from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from quattro_core import TooManyWaitingError
-from quattro_web._errors import DeadlineExceededError
+from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._exchange import Exchange
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
@@ -40,8 +40,13 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
         # What the handler's own read was told is no news, and no failure.
         told = (ClientDisconnect, WebSocketDisconnect)
         errors = [error for error in errors if not isinstance(error, told)]
-    if reason is CancelReason.DEADLINE and not exchange.complete:
-        errors.insert(0, DeadlineExceededError())
+    own = None if exchange.complete or reason is None else _OWN_ERRORS.get(reason)
+    if own is ShuttingDownError and not errors and _is_event_stream(exchange):
+        tasks.drop()
+        await exchange.forward({"type": "http.response.body", "body": b"", "more_body": False})
+        return
+    if own is not None:
+        errors.insert(0, own())
     try:
         if errors:
             tasks.drop()
@@ -55,6 +60,23 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
             await tasks.flush()
     finally:
         del errors, by_handler
+
+
+_OWN_ERRORS: dict[CancelReason, type[DeadlineExceededError | ShuttingDownError]] = {
+    CancelReason.DEADLINE: DeadlineExceededError,
+    CancelReason.SHUTDOWN: ShuttingDownError,
+}
+
+
+def _is_event_stream(exchange: Exchange) -> bool:
+    """Whether an event stream has begun: it has no end that it could be cut before.
+
+    A client comes back in any case, and drops an event that is not complete
+    (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+    """
+    start = exchange.start or {}
+    kinds = [value for name, value in start.get("headers", ()) if name == b"content-type"]
+    return any(kind.startswith(b"text/event-stream") for kind in kinds)
 
 
 class _Answer:
@@ -106,7 +128,10 @@ class _Answer:
         *,
         is_own: bool,
     ) -> None:
-        """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error)."""
+        """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error).
+
+        The shutdown closes it with 1012 (service restart), as uvicorn does.
+        """
         exchange = self._exchange
         if isinstance(error, WebSocketDisconnect):
             # The client has left. A child may be told so in the middle of its work; what the
@@ -114,12 +139,13 @@ class _Answer:
             if is_own:
                 raise error
             return
-        answered = isinstance(error, DeadlineExceededError)
+        answered = isinstance(error, DeadlineExceededError | ShuttingDownError)
+        code = 1012 if isinstance(error, ShuttingDownError) else 1011  # service restart
         if handler is not None and not exchange.complete and not isinstance(error, HTTPException):
             await _call(handler, websocket, error)
             answered = True
         if not exchange.complete:
-            await exchange.forward({"type": "websocket.close", "code": 1011, "reason": ""})
+            await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
         if not answered:
             raise error
 
@@ -156,6 +182,7 @@ async def _service_unavailable(_conn: HTTPConnection, _error: BaseException) -> 
 
 _OWN_HANDLERS: dict[type[BaseException], Handler] = {
     DeadlineExceededError: _gateway_timeout,
+    ShuttingDownError: _service_unavailable,
     TooManyWaitingError: _service_unavailable,
 }
 

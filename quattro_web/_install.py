@@ -8,20 +8,25 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
+from quattro_web._collection import Pumps
+from quattro_web._grace import ShutdownGrace
 from quattro_web._middleware import TaskGroupMiddleware
-from quattro_web._pumps import PumpFunction
+from quattro_web._pumps import Pump, PumpFunction
 
 
 def install(
     app: Starlette,
     *,
-    pumps: Iterable[PumpFunction] = (),
+    pumps: Iterable[Pump | PumpFunction] = (),
     concurrency_limit: int | None = None,
     total_limit: int | None = None,
     max_waiting: int | None = None,
     cancel_on_disconnect: bool = False,
     deadline: float | None = None,
     deadline_header: str | None = None,
+    app_concurrency_limit: int | None = None,
+    app_max_waiting: int | None = None,
+    shutdown_grace: ShutdownGrace | None = None,
 ) -> None:
     """Give a Starlette or FastAPI app its task groups: one for each request, one for the app.
 
@@ -30,8 +35,9 @@ def install(
 
     Args:
         app: The app.
-        pumps: Async functions of no arguments, or of one, which is the state that the app's
-            lifespan has yielded. They run as long as the app does; see `task_group_lifespan`.
+        pumps: What runs as long as the app does: async functions, or a `Pump` where one of its
+            options is asked for, in a list or in a `Pumps` collection, which may be filled until
+            the app starts.
         concurrency_limit: How many children of one request may run at once. None means no limit.
         total_limit: How many children of all requests together may run at once; the others wait.
             None means no limit.
@@ -44,13 +50,19 @@ def install(
             `quattro_web.set_deadline`, which says so for one request. None means no deadline.
         deadline_header: The name of a request header in which a client may give a shorter one, in
             seconds. A value that is no positive number is ignored. None means no such header.
+        app_concurrency_limit: How much handed-over work (`app_task_group`) may run at once; the
+            rest waits. None means no limit.
+        app_max_waiting: How much of it may wait for that limit. The request that hands over more
+            is answered with a 503, as with *max_waiting*. None means no limit.
+        shutdown_grace: The seconds that each part of a shutdown may take. None means the defaults
+            of `ShutdownGrace`.
 
     Raises:
         RuntimeError: If it was called before for this app, or if the app has begun to serve.
         TypeError: If *app* is another ASGI app, for which there is `TaskGroupMiddleware`; if a pump
             is not a function or takes other arguments; if a limit is no int.
-        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, or
-            if *deadline* is not a positive number.
+        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, if
+            two pumps have the same name, or if *deadline* is not a positive number.
 
     .. versionadded:: 0.1
     """
@@ -65,13 +77,17 @@ def install(
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
     options: dict[str, Any] = {
-        "pumps": pumps if callable(pumps) else tuple(pumps),
+        # The same collection for all: it may be filled until the app starts.
+        "pumps": pumps if isinstance(pumps, Pumps) else Pumps(pumps),
         "concurrency_limit": concurrency_limit,
         "total_limit": total_limit,
         "max_waiting": max_waiting,
         "cancel_on_disconnect": cancel_on_disconnect,
         "deadline": deadline,
         "deadline_header": deadline_header,
+        "app_concurrency_limit": app_concurrency_limit,
+        "app_max_waiting": app_max_waiting,
+        "shutdown_grace": shutdown_grace,
     }
     TaskGroupMiddleware(app, **options)  # bad options are errors now, not with the first request
     # Starlette inserts what is added at the front of the list: its end is the innermost place.

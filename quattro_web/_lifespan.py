@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -9,9 +10,13 @@ from typing import Any, Protocol, TypeVar
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quattro_web._app_tasks import AppTasks
-from quattro_web._pumps import PumpFunction, checked_pumps
+from quattro_web._app_run import AppRun
+from quattro_web._app_settings import AppSettings
+from quattro_web._grace import ShutdownGrace
+from quattro_web._health import register
+from quattro_web._pumps import Pump, PumpFunction
 from quattro_web._scope import APP
+from quattro_web._settings import current_loop
 
 AppT_contra = TypeVar("AppT_contra", contravariant=True)
 
@@ -31,7 +36,11 @@ class _ComposedLifespan(Protocol[AppT_contra]):
 
 
 def task_group_lifespan(
-    *pumps: PumpFunction, lifespan: Lifespan[AppT_contra] | None = None
+    *pumps: Pump | PumpFunction,
+    lifespan: Lifespan[AppT_contra] | None = None,
+    app_concurrency_limit: int | None = None,
+    app_max_waiting: int | None = None,
+    shutdown_grace: ShutdownGrace | None = None,
 ) -> _ComposedLifespan[AppT_contra]:
     """Return a lifespan that runs the app group inside of *lifespan*.
 
@@ -40,37 +49,48 @@ def task_group_lifespan(
     last one has ended. What it yields is passed on.
 
     Args:
-        *pumps: Async functions of no arguments, or of one, which is what *lifespan* has yielded.
-            Each runs as a background task of the app group until the app shuts down. One that
-            fails is logged with its traceback, and the server is asked to shut down gracefully;
-            the others, and the requests that are being served, go on until it does.
+        *pumps: Async functions, or `Pump` where one of its options is asked for. Each runs as a
+            background task of the app group until the app shuts down. One that fails is logged
+            with its traceback, and the server is asked to shut down gracefully; the others, and
+            the requests that are being served, go on until it does.
         lifespan: The app's own lifespan.
+        app_concurrency_limit: As with `install`.
+        app_max_waiting: As with `install`.
+        shutdown_grace: As with `install`. Requests are ended by `TaskGroupMiddleware`, which has a
+            grace of its own for them.
 
     Raises:
         TypeError: If a pump is not a function, or takes other arguments.
 
     .. versionadded:: 0.1
     """
-    checked = checked_pumps(pumps)
+    settings = AppSettings(
+        pumps=pumps,
+        app_concurrency_limit=app_concurrency_limit,
+        app_max_waiting=app_max_waiting,
+        shutdown_grace=shutdown_grace,
+    )
 
     @asynccontextmanager
     async def composed(app: AppT_contra) -> AsyncIterator[Mapping[str, Any]]:
+        run = AppRun(settings)
+        register(app, run)
         async with AsyncExitStack() as stack:
+            stack.callback(run.close)
             state: Mapping[str, Any] = {}
             if lifespan is not None:
                 yielded = await stack.enter_async_context(lifespan(app))
                 state = yielded or {}
-            tasks = AppTasks(checked)
-            stack.push_async_callback(tasks.stop)
-            await tasks.start(state)
-            yield {**state, APP: tasks}
-        tasks.raise_untold()
+            stack.push_async_callback(run.stop)
+            await run.start(state)
+            yield {**state, APP: run}
+        run.pumping.raise_untold()
 
     return composed
 
 
 async def serve_lifespan(
-    app: ASGIApp, tasks: AppTasks, scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, run: AppRun, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Run *app* for its lifespan, with the app group inside of whatever it opens for itself.
 
@@ -82,27 +102,50 @@ async def serve_lifespan(
 
     async def send_when_started(message: Message) -> None:
         nonlocal answered
-        answered = True
         if message["type"] == "lifespan.startup.complete":
-            await tasks.start(scope.get("state", {}))
+            await run.start(scope.get("state", {}))
+        answered = True
         if message["type"] == "lifespan.shutdown.complete":
             try:
-                tasks.raise_untold()
+                run.pumping.raise_untold()
             except BaseException as exc:
-                await send({"type": "lifespan.shutdown.failed", "message": repr(exc)})
+                await send({"type": "lifespan.shutdown.failed", "message": f"{exc}"})
                 raise
         await send(message)
 
     async def receive_when_ended() -> Message:
-        try:
+        if not answered:
             return await receive()
+        try:
+            return await _shutdown_of(run, receive)
         finally:
-            if answered:  # this is the shutdown, or the end of the server's patience
-                await tasks.stop()
+            await run.stop()  # this is the shutdown, or the end of the server's patience
 
     try:
         await app(scope, receive_when_ended, send_when_started)
     finally:
-        if tasks.has_pumps and not answered:
+        if run.has_pumps and not answered:
             logger.error("the app has no ASGI lifespan of its own, so none of its pumps can run")
-        await tasks.stop()
+        await run.stop()
+
+
+async def _shutdown_of(run: AppRun, receive: Receive) -> Message:
+    """Wait for the server to say that the app is to shut down.
+
+    It says so when all requests have ended, which one that answers no cancellation never does:
+    then the app is shut down without it.
+    """
+
+    async def receive_one() -> Message:
+        return await receive()  # granian's returns no coroutine
+
+    if current_loop() is None:
+        return await receive()  # under trio, there is nothing to be stuck
+    receiving = asyncio.create_task(receive_one(), name="quattro_web receive")
+    stuck = asyncio.create_task(run.stuck(), name="quattro_web stuck")
+    try:
+        await asyncio.wait((receiving, stuck), return_when=asyncio.FIRST_COMPLETED)
+        return receiving.result() if receiving.done() else {"type": "lifespan.shutdown"}
+    finally:
+        receiving.cancel()
+        stuck.cancel()

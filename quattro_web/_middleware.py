@@ -11,11 +11,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_core import SharedLimit, TaskGroup
 from quattro_web import _failures
-from quattro_web._app_tasks import AppTasks
+from quattro_web._app_run import AppRun
+from quattro_web._app_settings import AppSettings
 from quattro_web._exchange import EndedRequest, Exchange
+from quattro_web._grace import ShutdownGrace
+from quattro_web._health import register
 from quattro_web._interrupt import checked_seconds
 from quattro_web._lifespan import serve_lifespan
-from quattro_web._pumps import PumpFunction, checked_pumps
+from quattro_web._pumps import Pump, PumpFunction
 from quattro_web._scope import REQUEST
 from quattro_web._settings import Settings, current_loop
 from quattro_web._watch import Watch
@@ -33,8 +36,9 @@ class TaskGroupMiddleware:
 
     Args:
         app: The ASGI app.
-        pumps: What runs as long as the app does; see `task_group_lifespan`. Started when the app
-            has completed its start-up, ended before it begins its shutdown.
+        pumps: What runs as long as the app does: async functions, or `Pump`, in a list or in a
+            `Pumps` collection. Started when the app has completed its start-up, ended before it
+            begins its shutdown.
         concurrency_limit: How many children of one request may run at once. None means no limit.
         total_limit: How many children of all requests together may run at once; the others wait.
             None means no limit.
@@ -47,6 +51,12 @@ class TaskGroupMiddleware:
             `quattro_web.set_deadline`, which says so for one request. None means no deadline.
         deadline_header: The name of a request header in which a client may give a shorter one, in
             seconds. A value that is no positive number is ignored. None means no such header.
+        app_concurrency_limit: How much handed-over work (`app_task_group`) may run at once; the
+            rest waits. None means no limit.
+        app_max_waiting: How much of it may wait for that limit. The request that hands over more
+            is answered with a 503, as with *max_waiting*. None means no limit.
+        shutdown_grace: The seconds that each part of a shutdown may take. None means the defaults
+            of `ShutdownGrace`.
 
     Raises:
         TypeError: If a pump is not a function or takes other arguments, or if a limit is no int.
@@ -60,13 +70,16 @@ class TaskGroupMiddleware:
         self,
         app: ASGIApp,
         *,
-        pumps: Iterable[PumpFunction] = (),
+        pumps: Iterable[Pump | PumpFunction] = (),
         concurrency_limit: int | None = None,
         total_limit: int | None = None,
         max_waiting: int | None = None,
         cancel_on_disconnect: bool = False,
         deadline: float | None = None,
         deadline_header: str | None = None,
+        app_concurrency_limit: int | None = None,
+        app_max_waiting: int | None = None,
+        shutdown_grace: ShutdownGrace | None = None,
     ) -> None:
         TaskGroup(concurrency_limit=concurrency_limit)  # a bad limit is an error now
         if max_waiting is not None and total_limit is None:
@@ -74,14 +87,20 @@ class TaskGroupMiddleware:
             raise ValueError(msg)
         shared = None if total_limit is None else SharedLimit(total_limit, max_waiting=max_waiting)
         self.app = app
-        self._pumps = checked_pumps(pumps)
+        self._app_settings = AppSettings(
+            pumps=pumps,
+            app_concurrency_limit=app_concurrency_limit,
+            app_max_waiting=app_max_waiting,
+            shutdown_grace=shutdown_grace,
+        )
         self._settings = Settings(concurrency_limit, shared)
+        self._requests = self._settings.requests
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadline = checked_seconds("deadline", deadline)
         self._deadline_header = deadline_header.lower().encode() if deadline_header else None
         self._watches = cancel_on_disconnect or bool(deadline or deadline_header)
         self._ended = EndedRequest(self._settings)
-        self._never_started = bool(self._pumps)
+        self._never_started = bool(len(self._app_settings.pumps))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
@@ -96,7 +115,9 @@ class TaskGroupMiddleware:
             await self.app(scope, receive, send)
             return
         exchange = scope[REQUEST] = Exchange(self._settings, receive, send)
-        if outer is not None:
+        if outer is None:
+            self._requests[exchange] = scope
+        else:
             # In a sub-app with a middleware of its own, this one is nearer to the handler: it
             # answers.
             exchange.outer = outer
@@ -109,12 +130,14 @@ class TaskGroupMiddleware:
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
-                if exchange.tasks is None:
-                    raise
-                error = exc
+                if not exchange.was_cut_off(exc):
+                    if exchange.tasks is None:
+                        raise
+                    error = exc
             if exchange.tasks is not None and (error is not None or not exchange.tasks.is_over):
                 await _failures.end(exchange, exchange.tasks, error)
         finally:
+            self._requests.pop(exchange, None)
             scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None:
                 exchange.tasks.abandon()
@@ -130,13 +153,15 @@ class TaskGroupMiddleware:
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._never_started = False
-        run = AppTasks(self._pumps)
+        run = AppRun(self._app_settings, self._settings.requests)
         runs, loop = self._settings.runs, current_loop()
         if loop is not None:
             runs[loop] = run
+        register(scope.get("app", self), run)
         try:
             await serve_lifespan(self.app, run, scope, receive, send)
         finally:
+            run.close()
             if loop is not None and runs.get(loop) is run:
                 del runs[loop]
 
@@ -146,7 +171,7 @@ class TaskGroupMiddleware:
             "a request came, but the lifespan of the app was not run, so its pumps are not: %s. "
             "Servers run the lifespan of the outermost app, and not of one that is mounted in it: "
             "give the pumps to that one, and don't turn the server's lifespan off",
-            ", ".join(pump.name for pump in self._pumps),
+            ", ".join(pump.name for pump in self._app_settings.pumps),
         )
 
     def _watch(self, exchange: Exchange, scope: Scope) -> None:

@@ -3,71 +3,191 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
-PumpFunction = Callable[[], Awaitable[Any]] | Callable[[Any], Awaitable[Any]]
-"""An async function of no arguments, or of one: the state that the lifespan has yielded."""
+from quattro_core import RestartPolicy
+from quattro_web._interrupt import checked_seconds
+from quattro_web._once import OnceLock
+
+PumpFunction = Callable[..., Awaitable[Any]]
+"""An async function of no arguments, or of one: the state that the lifespan has yielded.
+
+It may also take ``task_status``, to say when it is ready, and ``lease``, if it runs once.
+"""
+
+OnFailure = Literal["stop", "restart", "ignore"]
+OnReturn = Literal["stop", "restart", "ok"]
+
+# What a pump may ask for by name, beside the state.
+_HANDLES = frozenset({"task_status", "lease"})
 
 
 class Pump:
-    """A pump function, checked, with its name for logs and tasks."""
+    """An async function that runs as long as the app does, and what becomes of it when it ends.
 
-    __slots__ = ("_function", "_takes_state", "name")
+    ::
 
-    def __init__(self, function: PumpFunction) -> None:
-        if inspect.iscoroutine(function):
-            function.close()
-            msg = f"a pump is a function, got the coroutine {function!r}: leave out the call"
-            raise TypeError(msg)
-        if not callable(function):
-            msg = f"a pump is an async function, got {function!r}"
-            raise TypeError(msg)
-        self._function: Callable[..., Any] = function
-        self._takes_state = _takes_state(function)
-        self.name = _name(function)
+        install(app, pumps=[Pump(poll, on_failure="restart")])
 
-    async def run(self, state: Mapping[str, Any]) -> None:
-        """Run the pump until it returns, fails or is cancelled."""
-        awaitable = self._function(state) if self._takes_state else self._function()
-        if not inspect.isawaitable(awaitable):
-            msg = f"pump {self.name} is not an async function: it returned {awaitable!r}"
-            raise TypeError(msg)
-        await awaitable
-
-
-def checked_pumps(functions: Iterable[PumpFunction]) -> tuple[Pump, ...]:
-    """Return the pumps for a list of functions.
+    Args:
+        function: It takes no arguments, or one: the state that the app's lifespan has yielded.
+            What else it needs is bound with `functools.partial`. If it takes a parameter named
+            ``task_status``, the start-up of the app waits until it has called
+            ``task_status.started()``. If it takes one named ``lease``, it gets the
+            `quattro_web.Lease` of its *once*.
+        name: Its name in logs and in `app_health`; by default the function's.
+        on_failure: What an error means: ``"stop"`` shuts the server down, ``"restart"`` starts it
+            again by the policy of *restart*, ``"ignore"`` leaves it at an error in the log.
+        on_return: What its return means: ``"stop"``, as a pump that ends early is as dead as one
+            that has failed; ``"restart"``; or ``"ok"``, for what is to be done once at the start.
+        restart: How often, and after which time, it is started again.
+        ready_timeout: How many seconds the start-up waits for ``task_status.started()`` before it
+            fails. None means for ever.
+        once: A lock that lets it run in one process of many: `quattro_web.FileLock`, or one of
+            `quattro_web.postgres` and `quattro_web.redis`. None means that it runs in each.
 
     Raises:
-        TypeError: If one is no function, or takes more arguments than a pump gets.
+        TypeError: If *function* is not a function or takes other arguments; if another argument is
+            of a wrong type.
+        ValueError: If a policy has another name, or if *ready_timeout* is not positive.
+
+    .. versionadded:: 0.1
     """
-    if callable(functions):
-        msg = f"pumps is a list of async functions, got {functions!r}: write pumps=[...]"
+
+    __slots__ = (
+        "_takes_state",
+        "function",
+        "name",
+        "needs_name",
+        "on_failure",
+        "on_return",
+        "once",
+        "ready_timeout",
+        "restart",
+        "takes",
+    )
+
+    def __init__(
+        self,
+        function: PumpFunction,
+        *,
+        name: str | None = None,
+        on_failure: OnFailure = "stop",
+        on_return: OnReturn = "stop",
+        restart: RestartPolicy | None = None,
+        ready_timeout: float | None = 30.0,
+        once: OnceLock | None = None,
+    ) -> None:
+        self.function = _checked_function(function)
+        self.name = name or _name(function)
+        self._takes_state, self.takes = _parameters(function, self.name)
+        self.on_failure = _one_of("on_failure", on_failure, ("stop", "restart", "ignore"))
+        self.on_return = _one_of("on_return", on_return, ("stop", "restart", "ok"))
+        self.restart = _checked_restart(restart)
+        self.ready_timeout = checked_seconds("ready_timeout", ready_timeout)
+        self.once = _checked_once(once)
+        self.needs_name = name is not None or once is not None
+        if "lease" in self.takes and once is None:
+            msg = f"pump {self.name} takes a lease, which only a pump with once=... has"
+            raise TypeError(msg)
+
+    @property
+    def declares_ready(self) -> bool:
+        """Whether it says when it is ready."""
+        return "task_status" in self.takes
+
+    def bound(self, state: object) -> PumpFunction:
+        """Return its function, which takes nothing more but what it has asked for by name."""
+        return partial(self.function, state) if self._takes_state else self.function
+
+    def __repr__(self) -> str:
+        return f"<Pump {self.name}>"
+
+
+def checked_pump(pump: Pump | PumpFunction) -> Pump:
+    """Return the pump for a function, or the pump that it is already."""
+    return pump if isinstance(pump, Pump) else Pump(pump)
+
+
+def check_names(pumps: Iterable[Pump]) -> None:
+    """Raise ValueError if two were given the same name, or would share the lock of that name."""
+    names: set[str] = set()
+    for pump in pumps:
+        if not pump.needs_name:
+            continue
+        if pump.name in names:
+            msg = (
+                f"two pumps are named {pump.name!r}: give one of them another, Pump(..., name=...)"
+            )
+            raise ValueError(msg)
+        names.add(pump.name)
+
+
+def unique_names(pumps: Iterable[Pump]) -> list[str]:
+    """Return a name for each: functions of the same name, as a factory makes them, get numbers."""
+    seen: Counter[str] = Counter()
+    names = []
+    for pump in pumps:
+        seen[pump.name] += 1
+        number = seen[pump.name]
+        names.append(pump.name if number == 1 else f"{pump.name} ({number})")
+    return names
+
+
+def _checked_function(function: PumpFunction) -> PumpFunction:
+    if inspect.iscoroutine(function):
+        function.close()
+        msg = f"a pump is a function, got the coroutine {function!r}: leave out the call"
         raise TypeError(msg)
-    return tuple(Pump(function) for function in functions)
+    if not callable(function):
+        msg = f"a pump is an async function, got {function!r}"
+        raise TypeError(msg)
+    return function
 
 
-def _takes_state(function: Callable[..., Any]) -> bool:
+def _checked_restart(restart: RestartPolicy | None) -> RestartPolicy:
+    if restart is None:
+        return RestartPolicy()
+    if not isinstance(restart, RestartPolicy):
+        msg = f"restart must be a RestartPolicy, got {restart!r}"
+        raise TypeError(msg)
+    return restart
+
+
+def _checked_once(once: OnceLock | None) -> OnceLock | None:
+    if once is not None and not isinstance(once, OnceLock):
+        msg = f"once must be a lock such as FileLock(), got {once!r}"
+        raise TypeError(msg)
+    return once
+
+
+def _parameters(function: Callable[..., Any], name: str) -> tuple[bool, frozenset[str]]:
+    """Return whether a function takes the state, and what it asks for by name."""
     try:
         parameters = inspect.signature(function).parameters.values()
     except ValueError:  # a builtin that tells nothing of itself
-        return False
-    required = [
-        parameter
-        for parameter in parameters
-        if parameter.default is parameter.empty
-        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-    ]
+        return False, frozenset()
+    named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    handles = frozenset(p.name for p in named) & _HANDLES
+    required = [p for p in named if p.default is p.empty and p.name not in _HANDLES]
     if len(required) > 1 or any(p.kind is p.KEYWORD_ONLY for p in required):
         names = ", ".join(p.name for p in required)
         msg = (
-            f"pump {_name(function)} takes {names}, but a pump is called with no argument, or with "
+            f"pump {name} takes {names}, but a pump is called with no argument, or with "
             "the lifespan's state as its only one: bind the others with functools.partial"
         )
         raise TypeError(msg)
-    return bool(required)
+    return bool(required), handles
+
+
+def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value
 
 
 def name_of(function: object) -> str | None:

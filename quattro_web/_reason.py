@@ -16,3 +16,4 @@ class CancelReason(StrEnum):
 
     DISCONNECT = "the client has disconnected"
     DEADLINE = "the deadline of the request has passed"
+    SHUTDOWN = "the server is shutting down"

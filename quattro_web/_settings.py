@@ -6,9 +6,11 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from quattro_core import SharedLimit
+from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
-    from quattro_web._app_tasks import AppTasks
+    from quattro_web._app_run import AppRun
+    from quattro_web._exchange import Exchange
 
 
 class Settings:
@@ -21,9 +23,11 @@ class Settings:
     def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
         self.concurrency_limit = concurrency_limit
         self.shared_limit = shared_limit
-        self.runs: dict[asyncio.AbstractEventLoop, AppTasks] = {}
+        # Those that are open, each with its scope: a shutdown ends them.
+        self.requests: dict[Exchange, Connection] = {}
+        self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
 
-    def app_tasks(self) -> AppTasks | None:
+    def app_run(self) -> AppRun | None:
         """Return the run of the app in the current event loop."""
         loop = current_loop()
         # In a thread any run will do: it refuses what is handed over there.

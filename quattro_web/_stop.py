@@ -6,6 +6,8 @@ import multiprocessing
 import os
 import signal
 
+from quattro_web._hypercorn import hypercorn_worker
+
 
 def stop_server() -> bool:
     """Ask the server that runs this app for a graceful shutdown.
@@ -19,7 +21,7 @@ def stop_server() -> bool:
     server of one process is whoever launched it, which is never signalled: only a process that
     multiprocessing has started knows of a parent.
     """
-    if callable(signal.getsignal(signal.SIGTERM)):
+    if hypercorn_worker() is None and callable(signal.getsignal(signal.SIGTERM)):
         signal.raise_signal(signal.SIGTERM)
         return True
     parent = multiprocessing.parent_process()

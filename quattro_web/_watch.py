@@ -88,7 +88,7 @@ class Watch:
             logger.info(
                 "%s: the client has left, its handler is cancelled%s", describe(self._conn), when
             )
-            self._interrupt(CancelReason.DISCONNECT)
+            self.interrupt(CancelReason.DISCONNECT)
 
     def _expire(self) -> None:
         if self._request.complete:
@@ -102,9 +102,10 @@ class Watch:
             self._loop.time() - self._began,
             ", ".join(f"{name} ({where(task)})" for name, task in running),
         )
-        self._interrupt(CancelReason.DEADLINE)
+        self.interrupt(CancelReason.DEADLINE)
 
-    def _interrupt(self, reason: CancelReason) -> None:
+    def interrupt(self, reason: CancelReason) -> None:
+        """Cancel the request, at the end of a section that must not be cut if it is in one."""
         if self._uninterrupted:
             self._pending = self._pending or reason
         else:

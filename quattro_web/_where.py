@@ -28,13 +28,18 @@ def where(task: asyncio.Task[Any]) -> str:
 
     That is the innermost one outside of asyncio, or that of asyncio if there is no other.
     """
-    found = innermost = "not started"
+    found = innermost = None
     for frame in _frames(task):
-        code = frame.f_code
-        innermost = f"{code.co_qualname}, {code.co_filename}:{frame.f_lineno}"
+        innermost = frame
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
-            found = innermost
-    return innermost if found == "not started" else found
+            found = frame
+    at = found or innermost
+    return "not started" if at is None else line_of(at)
+
+
+def line_of(frame: FrameType) -> str:
+    """Return the line at which a frame is, as ``function, file:line``."""
+    return f"{frame.f_code.co_qualname}, {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
 def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:

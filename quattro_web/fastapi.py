@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
-from quattro_web import _app_group, _interrupt, _request_group
+from quattro_web import _app_group, _interrupt, _request_group, _shutdown
 
 try:
     from fastapi import Depends
@@ -15,7 +15,14 @@ except ModuleNotFoundError as exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
     raise ModuleNotFoundError(msg, name=exc.name) from exc
 
-__all__ = ["AppTaskGroup", "CancelOnDisconnect", "ConcurrencyLimit", "Deadline", "RequestTaskGroup"]
+__all__ = [
+    "AppTaskGroup",
+    "CancelOnDisconnect",
+    "ConcurrencyLimit",
+    "Deadline",
+    "RequestTaskGroup",
+    "ShutdownEvent",
+]
 
 
 # Coroutine functions, since FastAPI runs others in a thread; not with yield, which costs as much
@@ -43,6 +50,17 @@ See `quattro_web.request_task_group`.
 
 AppTaskGroup = Annotated[_app_group.AppGroup, Depends(_app_task_group)]
 """The app's task group, for work that outlives the response. See `quattro_web.app_task_group`.
+
+.. versionadded:: 0.1
+"""
+
+
+async def _shutdown_event(conn: HTTPConnection) -> _shutdown.ShutdownEvent:
+    return _app_group.shutdown_event(conn)
+
+
+ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(_shutdown_event)]
+"""What tells that the server is shutting down. See `quattro_web.shutdown_event`.
 
 .. versionadded:: 0.1
 """

@@ -5,6 +5,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+# Seconds in which an app starts; on a virtual clock, no others pass meanwhile.
+SOON = 0.01
+
 
 def lifespan_of(
     log: list[str], name: str = "resource", **state: Any
@@ -14,8 +17,10 @@ def lifespan_of(
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[dict[str, Any]]:
         log.append(f"{name} opens")
-        yield state
-        log.append(f"{name} closes")
+        try:
+            yield state
+        finally:
+            log.append(f"{name} closes")
 
     return lifespan
 
@@ -35,6 +40,12 @@ def pump_of(log: list[str], name: str = "pump") -> Callable[[], Awaitable[None]]
 
 
 async def settle() -> None:
-    """Let every task that can run do so until it waits; nothing here waits for a clock."""
+    """Let every task that can run do so until it waits for something else than `soon`."""
     for _ in range(20):
         await asyncio.sleep(0)
+    await asyncio.sleep(2 * SOON)
+
+
+async def soon() -> None:
+    """Wait until the app has started."""
+    await asyncio.sleep(SOON)

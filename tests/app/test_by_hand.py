@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from quattro_web import install, task_group_lifespan
-from tests.app.apps import lifespan_of, pump_of, settle
+from tests.app.apps import lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 
@@ -117,6 +117,7 @@ def test_failure_comes_out_after_the_resources_have_closed(number: int) -> None:
     log: list[str] = []
 
     async def broken() -> None:
+        await soon()
         raise ZeroDivisionError
 
     lifespan = task_group_lifespan(*[broken] * number, lifespan=lifespan_of(log))
@@ -138,7 +139,7 @@ def test_body_that_raises_ends_the_pumps() -> None:
                 raise ZeroDivisionError
 
     run(main())
-    assert log == ["resource opens", "pump starts", "pump ends"]
+    assert log == ["resource opens", "pump starts", "pump ends", "resource closes"]
 
 
 def test_install_on_top() -> None:

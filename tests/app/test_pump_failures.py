@@ -2,14 +2,16 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from quattro_core import TaskReturnedError
 from quattro_web import install
-from tests.app.apps import lifespan_of, pump_of, settle
+from tests.app.apps import SOON, lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 
@@ -21,6 +23,7 @@ class CustomError(BaseException):
 
 
 async def broken() -> None:
+    await soon()
     raise ZeroDivisionError("the pump is broken")
 
 
@@ -86,13 +89,14 @@ def test_failure_comes_out_of_a_test_client() -> None:
     app = Starlette()
     install(app, pumps=[broken])
     with pytest.raises(ZeroDivisionError, match="the pump is broken"), TestClient(app):
-        pass
+        time.sleep(5 * SOON)  # in its thread
 
 
 def test_several_failures_come_out_together() -> None:
     """A3: When several pumps have failed, all of their errors come out of the lifespan."""
 
     async def other() -> None:
+        await soon()
         raise LookupError
 
     life = live(broken, other)
@@ -119,6 +123,7 @@ def test_failure_that_is_no_exception(
     log: list[str] = []
 
     async def pump() -> None:
+        await soon()
         raise error
 
     life = live(pump, pump_of(log), log=log)
@@ -132,6 +137,7 @@ def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:
     """A3: A pump that ends since a task it awaited was cancelled has failed, and is logged."""
 
     async def pump() -> None:
+        await soon()
         task = asyncio.create_task(asyncio.Event().wait())
         asyncio.get_running_loop().call_soon(task.cancel)
         await task
@@ -151,16 +157,14 @@ def test_ending_a_pump_is_no_failure(errors: list[logging.LogRecord]) -> None:
     assert life.error is None
 
 
-def test_pump_that_returns_is_logged(errors: list[logging.LogRecord]) -> None:
-    """A3: A pump that returns, although it should run for ever, is a warning that names it."""
-
-    async def finite() -> None: ...
-
-    life = live(finite)
+def test_pump_that_returns_has_failed(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump that returns, although it should run for ever, has failed: it is as dead."""
+    life = live(soon)
     [record] = errors
-    assert record.levelname == "WARNING"
-    assert "finite has returned" in record.getMessage()
-    assert life.error is None
+    assert record.levelname == "CRITICAL"
+    assert record.getMessage() == "pump soon failed: the server has to stop"
+    assert isinstance(life.error, TaskReturnedError)
+    assert "soon" in str(life.error)
 
 
 def test_pump_that_returns_at_its_end_is_not_logged(errors: list[logging.LogRecord]) -> None:
@@ -207,6 +211,7 @@ def test_pump_that_somebody_cancels(errors: list[logging.LogRecord]) -> None:
     """A3: A pump whose task is cancelled while the app runs has failed, and is not silent."""
 
     async def pump() -> None:
+        await soon()
         current = asyncio.current_task()
         assert current is not None
         current.cancel()

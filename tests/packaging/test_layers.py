@@ -36,12 +36,20 @@ def test_core_imports_the_standard_library_alone(path: Path) -> None:
     assert {name.split(".")[0] for name in imports(path)} <= {*STANDARD, "quattro_core"}
 
 
+# What one file alone imports.
+OWN = {
+    "_file_lock.py": {"filelock"},
+    "fastapi.py": {"fastapi"},
+    "postgres.py": {"asyncpg", "psycopg"},
+    "redis.py": {"redis"},
+}
+
+
 @pytest.mark.parametrize("path", modules("quattro_web"), ids=id_of)
 def test_web_imports_starlette_and_the_root_of_core(path: Path) -> None:
-    """quattro_web imports itself, starlette, and quattro_core at its root; fastapi in one file."""
+    """quattro_web imports itself, starlette, and quattro_core at its root; others in one file each."""
     allowed = {*STANDARD, "quattro_web", "quattro_core", "starlette"}
-    if id_of(path) == "quattro_web/fastapi.py":
-        allowed.add("fastapi")
+    allowed |= OWN.get(path.name, set())
     names = list(imports(path))
     assert {name.split(".")[0] for name in names} <= allowed
     assert not [name for name in names if name.startswith("quattro_core.")]

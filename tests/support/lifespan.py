@@ -64,6 +64,11 @@ class Life:
         self._serving.cancel()
         await asyncio.wait((self._serving,))
 
+    async def ended(self) -> None:
+        """Wait until the app ends its lifespan by itself."""
+        assert self._serving is not None
+        await asyncio.wait((self._serving,))
+
     async def get(self, path: str = "/", **scope: Any) -> Exchange:
         """Make a request in this run."""
         return await self.exchange(path, **scope).run()

@@ -1,0 +1,124 @@
+"""How often, and after which time, something that has failed is started again."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from quattro_core._supervised import RestartLimitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartPolicy:
+    """Exponential backoff with full jitter, and a limit on how often it may be used.
+
+    Each delay is drawn evenly from 0 to ``min(ceiling, base * 2**n)`` seconds, where *n* counts the
+    failures in a row: what has failed together, as many processes do when a service is down, does
+    not come back together.
+
+    Args:
+        base: The longest first delay, in seconds.
+        ceiling: The longest delay of all, in seconds.
+        reset_after: After how many seconds of running the next failure counts as a first one.
+        max_restarts: How many restarts there may be in any *within* seconds. None means no limit.
+        within: See *max_restarts*, in seconds.
+
+    Raises:
+        TypeError: If one of them is not a number.
+        ValueError: If one of them is negative or not finite, or *base* is more than *ceiling*.
+
+    .. versionadded:: 0.1
+    """
+
+    base: float = 0.5
+    ceiling: float = 30.0
+    reset_after: float = 60.0
+    max_restarts: int | None = 10
+    within: float = 300.0
+
+    def __post_init__(self) -> None:
+        for name in ("base", "ceiling", "reset_after", "within"):
+            _check_seconds(name, getattr(self, name))
+        if self.base > self.ceiling:
+            msg = f"base must be at most the ceiling of {self.ceiling!r} seconds, got {self.base!r}"
+            raise ValueError(msg)
+        limit = self.max_restarts
+        if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):
+            msg = f"max_restarts must be an int or None, got {limit!r}"
+            raise TypeError(msg)
+        if limit is not None and limit < 0:
+            msg = f"max_restarts must not be negative, got {limit!r}"
+            raise ValueError(msg)
+
+    def delay(
+        self, failures: int, *, uniform: Callable[[float, float], float] = random.uniform
+    ) -> float:
+        """Return for how many seconds to wait before the next start.
+
+        Args:
+            failures: How many failures in a row there were before this one.
+            uniform: Draws a number between two others, as `random.uniform`.
+
+        .. versionadded:: 0.1
+        """
+        # Beyond 2**64, any base has reached any ceiling, and floats overflow at 2**1024.
+        return uniform(0, min(self.ceiling, self.base * 2.0 ** min(failures, 64)))
+
+
+class Restarts:
+    """Counts the restarts of one function, and holds them to their policy.
+
+    Args:
+        name: The name of the function.
+        policy: The policy.
+    """
+
+    def __init__(self, name: str, policy: RestartPolicy) -> None:
+        self._name = name
+        self._policy = policy
+        self._recent: deque[tuple[float, Exception]] = deque()
+        self._in_a_row = 0
+        self._began = 0.0
+
+    def begin(self, now: float) -> None:
+        """Take note that the function begins."""
+        self._began = now
+
+    def count(self, now: float, error: Exception) -> float:
+        """Count an end of the function, and return after how many seconds it is started again.
+
+        Raises:
+            RestartLimitError: If that is once too often.
+        """
+        policy = self._policy
+        if policy.max_restarts is not None:
+            self._recent.append((now, error))
+            self._check(now, policy.max_restarts)
+        if now - self._began >= policy.reset_after:
+            self._in_a_row = 0
+        self._in_a_row += 1
+        return policy.delay(self._in_a_row - 1)
+
+    def clear(self) -> None:
+        """Forget the errors."""
+        self._recent.clear()
+
+    def _check(self, now: float, limit: int) -> None:
+        recent, within = self._recent, self._policy.within
+        while recent[0][0] < now - within:
+            recent.popleft()
+        if len(recent) > limit:
+            msg = f"{self._name} has ended {len(recent)} times within {within:g} s"
+            raise RestartLimitError(msg, [error for _, error in recent])
+
+
+def _check_seconds(name: str, seconds: object) -> None:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        msg = f"{name} must be a number of seconds, got {seconds!r}"
+        raise TypeError(msg)
+    if not 0 <= seconds < math.inf:
+        msg = f"{name} must be a number of seconds that is not negative, got {seconds!r}"
+        raise ValueError(msg)

@@ -1,0 +1,268 @@
+"""Supervision of a function that is to run for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+from quattro_core._restart import RestartPolicy, Restarts
+from quattro_core._supervised import SupervisorState, TaskReturnedError, TaskStatus
+from quattro_core._supervised_function import name_of, takes_status
+
+OnFailure = Literal["stop", "restart", "ignore"]
+OnReturn = Literal["stop", "restart", "ok"]
+
+
+class Supervisor:
+    """Runs an async function that is to run for ever, and decides what its end means.
+
+    ::
+
+        async with TaskGroup() as group:
+            supervisor = Supervisor(poll, on_failure="restart")
+            group.create_background_task(supervisor.run)
+            await supervisor.wait_started(timeout=10)
+
+    What is an end by policy comes out of `run`: there, whoever runs it decides what happens.
+
+    Args:
+        function: An async function of no arguments. If it has a parameter named ``task_status``,
+            it gets a `TaskStatus`, and has started when it says so.
+        name: Its name in logs and errors; by default its own.
+        on_failure: What an error means: ``"stop"`` raises it out of `run`, ``"restart"`` starts the
+            function again, ``"ignore"`` leaves it at an error in the log.
+        on_return: What a return means. By default it is an error, ``"stop"``: a function that is to
+            run for ever and has returned does its work no more than one that has failed.
+            ``"restart"`` starts it again, ``"ok"`` returns.
+        restart: How often, and after which time, it is started again.
+        logger: Where restarts, and ignored errors, are logged.
+
+    Raises:
+        TypeError: If *function* is not a function, or needs other arguments.
+        ValueError: If a policy has another name.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Awaitable[object]],
+        *,
+        name: str | None = None,
+        on_failure: OnFailure = "stop",
+        on_return: OnReturn = "stop",
+        restart: RestartPolicy | None = None,
+        logger: logging.Logger | None = None,
+    ) -> None:
+        self._function = function
+        self.name = name or name_of(function)
+        self._takes_status = takes_status(function, self.name)
+        self._on_failure = _checked("on_failure", on_failure, ("stop", "restart", "ignore"))
+        self._on_return = _checked("on_return", on_return, ("stop", "restart", "ok"))
+        self._recent = Restarts(self.name, RestartPolicy() if restart is None else restart)
+        self._logger = logger or logging.getLogger("quattro_core")
+        self._state = SupervisorState.WAITING
+        self._since = datetime.now(UTC)
+        self._restarts = 0
+        self._last_error: Exception | None = None
+        self._changed = asyncio.Event()
+        self._has_started = False
+        self._has_ended = False
+        self._raised: BaseException | None = None
+
+    @property
+    def state(self) -> SupervisorState:
+        """What the function does.
+
+        .. versionadded:: 0.1
+        """
+        return self._state
+
+    @property
+    def since(self) -> datetime:
+        """Since when it is in this state, in UTC.
+
+        .. versionadded:: 0.1
+        """
+        return self._since
+
+    @property
+    def restarts(self) -> int:
+        """How many times it was started again.
+
+        .. versionadded:: 0.1
+        """
+        return self._restarts
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Its last failure; None if there was none.
+
+        .. versionadded:: 0.1
+        """
+        return self._last_error
+
+    async def run(self) -> None:
+        """Run the function, again and again if its policy says so, in the current task.
+
+        A cancellation ends it, whatever the function makes of that: it is never started again, and
+        what it raises meanwhile comes out. If it swallows the cancellation, that comes out.
+
+        Raises:
+            RestartLimitError: If it has failed more often than its policy allows.
+            TaskReturnedError: If it has returned, and ``on_return="stop"``.
+            RuntimeError: If it was cancelled by something that it awaited, or has raised something
+                that is no `Exception`, such as `SystemExit`; if `run` was called before.
+            Exception: What it has raised, if ``on_failure="stop"``.
+
+        .. versionadded:: 0.1
+        """
+        if self._state is not SupervisorState.WAITING:
+            msg = f"{self.name} was run before: a Supervisor runs once"
+            raise RuntimeError(msg)
+        try:
+            while not await self._attempt():
+                pass
+        except asyncio.CancelledError as exc:
+            self._end(SupervisorState.CANCELLED, exc)
+            raise
+        except BaseException as exc:
+            self._end(SupervisorState.FAILED, exc)
+            raise
+        finally:
+            self._recent.clear()
+
+    async def wait_started(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        """Wait until the function has said for the first time that it is ready.
+
+        One that has no parameter ``task_status`` is ready when it begins. If it ends before, as its
+        policy allows, nothing more is waited for.
+
+        Args:
+            timeout: For how many seconds. None means for ever.
+
+        Raises:
+            TimeoutError: If it has not said so in time.
+            Exception: What has ended `run`, if that was before.
+
+        .. versionadded:: 0.1
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            msg = f"{self.name} has not called task_status.started() within {timeout:g} s"
+            if self._last_error is not None:
+                msg += f"; its last error was {self._last_error!r}"
+            raise TimeoutError(msg) from self._last_error
+        if not self._has_started and self._raised is not None:
+            if isinstance(self._raised, asyncio.CancelledError):
+                msg = f"{self.name} was cancelled before it has started"
+                raise RuntimeError(msg)
+            raise self._raised
+
+    # One run of the function
+
+    async def _attempt(self) -> bool:
+        """Call the function once, and return whether that was the last time."""
+        task = _current_task()
+        cancelled = task.cancelling()
+        self._recent.begin(asyncio.get_running_loop().time())
+        error: Exception | None = None
+        self._set(SupervisorState.STARTING)
+        try:
+            await self._call()
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as exc:  # its policy says what becomes of it
+            if task.cancelling() > cancelled:
+                raise  # as it is: the answer to its cancellation
+            error = self._last_error = self._as_error(exc)
+        if task.cancelling() > cancelled:
+            raise asyncio.CancelledError  # it was swallowed
+        try:
+            return await self._ended(error)
+        finally:
+            error = None
+
+    async def _call(self) -> None:
+        if self._takes_status:
+            awaitable = self._function(task_status=TaskStatus(self._ready))
+        else:
+            self._ready()
+            awaitable = self._function()
+        if not inspect.isawaitable(awaitable):
+            msg = f"{self.name} is not an async function: it returned {awaitable!r}"
+            raise TypeError(msg)
+        await awaitable
+
+    async def _ended(self, error: Exception | None) -> bool:
+        policy = self._on_return if error is None else self._on_failure
+        if policy == "restart":
+            await self._back_off(error)
+            return False
+        if policy == "stop":
+            raise error or TaskReturnedError(f"{self.name} has returned, but is to run for ever")
+        if error is not None:
+            self._logger.error("%s failed, and is let go", self.name, exc_info=error)
+        self._end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED, None)
+        return True
+
+    async def _back_off(self, error: Exception | None) -> None:
+        counted = error or TaskReturnedError(f"{self.name} has returned")
+        delay = self._recent.count(asyncio.get_running_loop().time(), counted)
+        self._set(SupervisorState.BACKING_OFF)
+        self._logger.warning(
+            "%s %s, and is started again in %.2f s (restart %d)",
+            self.name,
+            "has returned" if error is None else "failed",
+            delay,
+            self._restarts + 1,
+            exc_info=error,
+        )
+        await asyncio.sleep(delay)
+        self._restarts += 1
+
+    def _as_error(self, exc: BaseException) -> Exception:
+        """Return an error for what is none: left as it is, it would end more than the function."""
+        if isinstance(exc, Exception):
+            return exc
+        if isinstance(exc, asyncio.CancelledError):
+            error = RuntimeError(f"{self.name} was cancelled by something it awaited")
+        else:
+            error = RuntimeError(f"{self.name} raised {exc!r}")
+        error.__cause__ = exc
+        return error
+
+    # Its state
+
+    def _ready(self) -> None:
+        self._set(SupervisorState.RUNNING)
+        self._has_started = True
+        self._changed.set()
+
+    def _end(self, state: SupervisorState, exc: BaseException | None) -> None:
+        self._set(state)
+        self._has_ended = True
+        if not self._has_started:
+            self._raised = exc
+        self._changed.set()
+
+    def _set(self, state: SupervisorState) -> None:
+        self._state = state
+        self._since = datetime.now(UTC)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def _checked(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value

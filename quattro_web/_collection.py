@@ -1,0 +1,153 @@
+"""A collection of pumps, which the modules of a larger app fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar, overload
+
+from quattro_core import RestartPolicy
+from quattro_web._once import OnceLock
+from quattro_web._pumps import OnFailure, OnReturn, Pump, PumpFunction, check_names, checked_pump
+
+FunctionT = TypeVar("FunctionT", bound=PumpFunction)
+
+
+class _Decorator(Protocol):
+    def __call__(self, function: FunctionT, /) -> FunctionT: ...
+
+
+class Pumps:
+    """A collection of pumps, filled by decorators wherever they are defined.
+
+    ::
+
+        pumps = Pumps()
+
+        @pumps.pump(on_failure="restart")
+        async def poll() -> None: ...
+
+        install(app, pumps=pumps)
+
+    What is added until the app starts up is run.
+
+    Args:
+        pumps: Async functions, or pumps, to begin with.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, pumps: Iterable[Pump | PumpFunction] = ()) -> None:
+        if callable(pumps) or isinstance(pumps, Pump):
+            msg = f"pumps is a list of async functions, got {pumps!r}: write pumps=[...]"
+            raise TypeError(msg)
+        self._own: list[Pump] = []
+        self._included: list[Pumps] = []
+        self._is_closed = False
+        for pump in pumps:
+            self.add(pump)
+
+    def add(self, pump: Pump | PumpFunction) -> None:
+        """Add a pump, or an async function that becomes one.
+
+        Raises:
+            RuntimeError: If the app has started up: it would never run.
+            TypeError: If it is not a function, or takes other arguments than a pump gets.
+            ValueError: If the collection has one of this name.
+
+        .. versionadded:: 0.1
+        """
+        added = checked_pump(pump)
+        self._check_open(added)
+        check_names((*self, added))
+        self._own.append(added)
+
+    def include(self, pumps: Pumps) -> None:
+        """Include another collection, with what is added to it later, too.
+
+        Raises:
+            RuntimeError: If the app has started up.
+            TypeError: If it is not a collection.
+            ValueError: If the two have a name in common, or if one includes the other already.
+
+        .. versionadded:: 0.1
+        """
+        if not isinstance(pumps, Pumps):
+            msg = f"include takes a Pumps collection, got {pumps!r}: add takes a pump"
+            raise TypeError(msg)
+        self._check_open(pumps)
+        check_names((*self, *pumps))
+        if self is pumps or pumps.includes(self):
+            msg = f"{pumps!r} can't be included in itself"
+            raise ValueError(msg)
+        self._included.append(pumps)
+
+    def includes(self, pumps: Pumps) -> bool:
+        """Return whether another collection is included in this one, directly or not.
+
+        .. versionadded:: 0.1
+        """
+        return any(own is pumps or own.includes(pumps) for own in self._included)
+
+    @overload
+    def pump(self, function: FunctionT, /) -> FunctionT: ...
+
+    @overload
+    def pump(
+        self,
+        *,
+        name: str | None = None,
+        on_failure: OnFailure = "stop",
+        on_return: OnReturn = "stop",
+        restart: RestartPolicy | None = None,
+        ready_timeout: float | None = 30.0,
+        once: OnceLock | None = None,
+    ) -> _Decorator: ...
+
+    def pump(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
+        """Add the decorated function as a pump: ``@pumps.pump``, or with the options of `Pump`.
+
+        The function itself stays as it is.
+
+        Raises:
+            RuntimeError: If the app has started up: it would never run.
+            TypeError: As `Pump` does.
+            ValueError: As `Pump` does, and if the collection has one of this name.
+
+        .. versionadded:: 0.1
+        """
+
+        def add(function: FunctionT) -> FunctionT:
+            self.add(Pump(function, **options))
+            return function
+
+        return add if function is None else add(function)
+
+    def __iter__(self) -> Iterator[Pump]:
+        yield from self._own
+        for pumps in self._included:
+            yield from pumps
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        return f"<Pumps {', '.join(pump.name for pump in self)}>"
+
+    def close(self) -> tuple[Pump, ...]:
+        """Take no more, and return what there is; an app calls it when it starts.
+
+        Raises:
+            ValueError: If two pumps of included collections have the same name.
+
+        .. versionadded:: 0.1
+        """
+        check_names(self)
+        self._is_closed = True
+        for pumps in self._included:
+            pumps.close()
+        return tuple(self)
+
+    def _check_open(self, added: object) -> None:
+        if self._is_closed:
+            msg = f"{added!r} comes too late, the app has started: import its module before"
+            raise RuntimeError(msg)

@@ -1,0 +1,70 @@
+"""What the signals that a server gets mean for the shutdown of an app."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quattro_web._last_resort import LastResort
+from quattro_web._shutdown import Shutdown
+from quattro_web._signals import NO_SIGNAL, SignalListener
+
+# A Ctrl-C reaches a worker from the terminal, and once more, as another signal, from its parent.
+ECHO = 2.0
+
+
+class Notice:
+    """Begins an app's shutdown at the first signal, and hurries it at the second one.
+
+    Args:
+        shutdown: The shutdown.
+        begin: Begins it.
+        report: Returns what still runs, for the log.
+    """
+
+    def __init__(
+        self, shutdown: Shutdown, begin: Callable[[], object], report: Callable[[], list[str]]
+    ) -> None:
+        self._shutdown = shutdown
+        self._begin = begin
+        self._report = report
+        self._listener: SignalListener | None = None
+        self._last_resort: LastResort | None = None
+        self._first: int | None = None
+        self._is_ours = False
+
+    def listen(self) -> None:
+        """Begin to listen to the signals of the process."""
+        self._listener = SignalListener(self._told)
+        self._listener.start()
+
+    def expect_our_own(self) -> None:
+        """Know that the next signal is the one that the app has asked for."""
+        self._is_ours = True
+
+    def close(self, *, all_has_ended: bool) -> None:
+        """Listen no more.
+
+        Args:
+            all_has_ended: Whether nothing was given up. Else the server may wait for it, and the
+                last resort stays.
+        """
+        if self._listener is not None:
+            self._listener.stop()
+        if self._last_resort is not None and all_has_ended:
+            self._last_resort.call_off()
+
+    def _told(self, number: int) -> None:
+        self._arm()
+        self._begin()
+        if self._is_ours:
+            self._is_ours = False
+        elif self._first is None:
+            self._first = number
+        elif number != NO_SIGNAL and (number == self._first or self._shutdown.age > ECHO):
+            self._shutdown.hurry()
+
+    def _arm(self) -> None:
+        seconds = self._shutdown.grace.total
+        if self._last_resort is None and seconds is not None:
+            self._last_resort = LastResort(seconds, self._report)
+            self._last_resort.start()

@@ -1,0 +1,77 @@
+"""One pump in one run of an app."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from quattro_core import Supervisor, SupervisorState, TaskStatus
+from quattro_web._once import Lease
+from quattro_web._once_run import OnceState, run_once
+from quattro_web._pumps import Pump
+
+logger = logging.getLogger("quattro_web")
+
+
+class PumpRun:
+    """One pump in one run of an app: it is supervised here, and waits for its lock if it has one.
+
+    Args:
+        pump: The pump.
+        name: Its name in this run.
+        state: What the lifespan has yielded.
+    """
+
+    def __init__(self, pump: Pump, name: str, state: object) -> None:
+        self.pump = pump
+        self.name = name
+        self.once: OnceState | None = None
+        self._function = pump.bound(state)
+        self._status: TaskStatus | None = None
+        self._supervisor = Supervisor(
+            self._function if pump.once is None else self._run_once,
+            name=f"pump {name}",
+            on_failure=pump.on_failure,
+            on_return=pump.on_return,
+            restart=pump.restart,
+            logger=logger,
+        )
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return self._supervisor
+
+    async def run(self) -> None:
+        """Run the pump by its policy, until it is cancelled or ends."""
+        await self._supervisor.run()
+
+    async def ready(self) -> None:
+        """Wait until it says that it is ready.
+
+        Raises:
+            TimeoutError: If it does not say so in time.
+        """
+        await self._supervisor.wait_started(self.pump.ready_timeout)
+
+    # Where it runs once
+
+    async def _run_once(self, *, task_status: TaskStatus) -> None:
+        assert self.pump.once is not None
+        self._status = task_status
+        await run_once(self.pump.once, self.name, self._run_leased, report=self._report)
+
+    async def _run_leased(self, lease: Lease) -> None:
+        handles: dict[str, Any] = {"lease": lease, "task_status": self}
+        if not self.pump.declares_ready:
+            self.started()
+        await self._function(**{name: handles[name] for name in self.pump.takes})
+
+    def _report(self, state: OnceState) -> None:
+        self.once = state
+        if state.is_standby:  # another process runs it: here, nothing is left to be waited for
+            self.started()
+
+    def started(self) -> None:
+        """Say that it is ready: to take over, or to work."""
+        if self._status is not None and self._supervisor.state is SupervisorState.STARTING:
+            self._status.started()

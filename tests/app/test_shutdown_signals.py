@@ -1,0 +1,155 @@
+"""The signals that begin a shutdown, and hurry it."""
+
+import asyncio
+import logging
+import signal
+
+import pytest
+
+from quattro_web import ShutdownGrace
+from tests.app.apps import settle
+from tests.app.shutting import Scene
+from tests.support.asgi import Exchange, run
+from tests.support.lifespan import Life
+from tests.support.signals import send, server_handlers
+
+GRACE = ShutdownGrace(requests=10)
+
+
+def live(scene: Scene, *signals: tuple[float, signal.Signals]) -> Exchange:
+    """Serve a slow request while signals come, each some seconds after the one before it."""
+
+    async def main() -> Exchange:
+        life = Life(scene.app, log=scene.log)
+        with server_handlers() as got:
+            await life.start()
+            serving = asyncio.create_task(Exchange(scene.app, "/slow").run())
+            await settle()
+            for seconds, number in signals:
+                await asyncio.sleep(seconds)
+                await send(number)
+            scene.note("signalled")
+            slow = await serving
+            await life.stop()
+        assert got == [number for _, number in signals]
+        return slow
+
+    return run(main())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_server_gets_its_signals(number: signal.Signals) -> None:
+    """A6: The server's own handler is called as ever, and the requests are told as well."""
+    scene = Scene(GRACE)
+    live(scene, (0, number))
+    assert "10 s: cancelled: the server is shutting down" in scene.log
+
+
+def test_second_signal_hurries() -> None:
+    """A6: A second signal ends the patience: what is open is cancelled at once."""
+    scene = Scene(GRACE)
+    live(scene, (0, signal.SIGTERM), (3, signal.SIGTERM))
+    assert "3 s: cancelled: the server is shutting down" in scene.log
+
+
+def test_impatient_user_is_heard_at_once() -> None:
+    """A6: Two times Ctrl-C, one right after the other, are two signals."""
+    scene = Scene(GRACE)
+    live(scene, (0, signal.SIGINT), (0.1, signal.SIGINT))
+    assert "0.1 s: cancelled: the server is shutting down" in scene.log
+
+
+def test_signal_that_a_parent_passes_on_is_no_second_one() -> None:
+    """A6: A Ctrl-C that reaches a worker from the terminal, and then as a SIGTERM from its parent,
+    is one signal."""
+    scene = Scene(GRACE)
+    live(scene, (0, signal.SIGINT), (0.6, signal.SIGTERM))
+    assert "10 s: cancelled: the server is shutting down" in scene.log
+
+
+def test_another_signal_later_hurries() -> None:
+    """A6: Another signal that comes some seconds later is a second one."""
+    scene = Scene(GRACE)
+    live(scene, (0, signal.SIGINT), (3, signal.SIGTERM))
+    assert "3 s: cancelled: the server is shutting down" in scene.log
+
+
+def test_handlers_are_put_back() -> None:
+    """A6: When the app has ended, the signal handlers are those that it has found."""
+    scene = Scene(GRACE)
+
+    async def main() -> None:
+        with server_handlers():
+            before = signal.getsignal(signal.SIGTERM)
+            async with Life(scene.app):
+                assert signal.getsignal(signal.SIGTERM) is not before
+            assert signal.getsignal(signal.SIGTERM) is before
+
+    run(main())
+
+
+def test_two_apps_at_once() -> None:
+    """A6: Of two apps in one process both are told, in whatever order they have begun and end."""
+    first, second = Scene(GRACE), Scene(GRACE)
+
+    async def main() -> None:
+        one, two = Life(first.app), Life(second.app)
+        with server_handlers() as got:
+            before = signal.getsignal(signal.SIGTERM)
+            await one.start()
+            await two.start()
+            told = [asyncio.create_task(life.get("/told")) for life in (one, two)]
+            await settle()
+            await send()
+            assert [(await each).body for each in told] == [b"goodbye"] * 2
+            await one.stop()
+            await two.stop()
+            assert signal.getsignal(signal.SIGTERM) is before
+            assert got == [signal.SIGTERM]
+
+    run(main())
+
+
+def test_process_without_a_server_is_left_alone() -> None:
+    """A6: Where no server has installed a handler, as in a test, none is installed."""
+    scene = Scene(GRACE)
+
+    async def main() -> None:
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        async with Life(scene.app):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+    run(main())
+
+
+def test_handler_that_the_server_has_put_back_stays() -> None:
+    """A6: A handler that somebody installs meanwhile is not replaced at the end."""
+    scene = Scene(GRACE)
+
+    async def main() -> None:
+        with server_handlers():
+            async with Life(scene.app):
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+    run(main())
+
+
+def test_server_that_loses_its_patience(errors: list[logging.LogRecord]) -> None:
+    """A6: A server that cancels the lifespan has all that is open cancelled, in order."""
+    scene = Scene(GRACE)
+
+    async def main() -> None:
+        life = Life(scene.app, log=scene.log)
+        await life.start()
+        serving = asyncio.create_task(Exchange(scene.app, "/slow").run())
+        stopping = asyncio.create_task(life.stop())
+        await settle()
+        await life.give_up()
+        scene.note("given up")
+        await stopping
+        assert (await serving).status == 503
+
+    run(main())
+    order = ["0 s: cancelled: the server is shutting down", "pump ends", "0.1 s: given up"]
+    assert [line for line in scene.log if line in order] == order

@@ -1,0 +1,124 @@
+"""An app that lives, with a pump that fails when it is asked to, on a real server."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+
+from quattro_web import ShutdownGrace, app_task_group, health_routes, install, shutdown_event
+
+fail = asyncio.Event()
+
+
+def say(what: str) -> None:
+    os.write(1, f"{what} in {os.getpid()}\n".encode())  # at once: several processes write
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    say("resources open")
+    yield
+    say("resources close")
+
+
+async def pump() -> None:
+    say("pump begins")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("pump ends")
+
+
+async def fragile() -> None:
+    await fail.wait()
+    raise ZeroDivisionError("the pump is broken")
+
+
+async def break_pump(request: Request) -> Response:
+    fail.set()
+    return PlainTextResponse(str(os.getpid()))
+
+
+async def slow(request: Request) -> Response:
+    seconds = float(request.query_params.get("seconds", "60"))
+    say("slow begins")
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        say("slow is cancelled")
+        raise
+    return PlainTextResponse("slow")
+
+
+async def events(request: Request) -> Response:
+    return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+async def ticks() -> AsyncIterator[str]:
+    try:
+        while True:
+            yield "data: tick\n\n"
+            await asyncio.sleep(3600)
+    finally:
+        say("events end")
+
+
+async def told(request: Request) -> Response:
+    say("told waits")
+    await shutdown_event(request).wait()
+    say("told")
+    return PlainTextResponse("goodbye")
+
+
+async def socket(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await websocket.send_text("hello")
+    try:
+        async for _ in websocket.iter_text():
+            pass
+    finally:
+        say("socket ends")
+
+
+async def deaf(request: Request) -> Response:
+    say("deaf begins")
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            say("deaf goes on")
+
+
+async def hand_over(request: Request) -> Response:
+    async def work() -> None:
+        await asyncio.sleep(0.5)
+        say("work ends")
+
+    app_task_group(request).create_task(work)
+    return PlainTextResponse("accepted")
+
+
+app = Starlette(
+    routes=[
+        *health_routes(),
+        Route("/break", break_pump),
+        Route("/slow", slow),
+        Route("/events", events),
+        Route("/told", told),
+        Route("/deaf", deaf),
+        Route("/hand-over", hand_over),
+        WebSocketRoute("/socket", socket),
+    ],
+    lifespan=lifespan,
+)
+install(
+    app,
+    pumps=[pump, fragile],
+    shutdown_grace=ShutdownGrace(requests=1.5, tasks=1, pumps=1, resources=1),
+)
