@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from quattro_core import TaskGroup
 from quattro_web._once import Lease, LockLostError, OnceLock
+
+T = TypeVar("T")
 
 logger = logging.getLogger("quattro_web")
 
@@ -95,9 +98,10 @@ class _Keeper:
         while True:
             asked = self._loop.time()
             try:
-                async with asyncio.timeout(self._lock.timeout):
-                    lease = await self._claim.acquire()
-                    holder = None if lease else await self._claim.holder()
+                lease = await self._within(self._lock.timeout, self._claim.acquire())
+                holder = None
+                if lease is None:
+                    holder = await self._within(self._lock.timeout, self._claim.holder())
             except Exception as exc:  # noqa: BLE001  # the next try may do better
                 self._unreachable(exc)
                 await self._release()
@@ -151,8 +155,8 @@ class _Keeper:
             enough = asked + lock.timeout
             try:
                 # What comes late, after a loop that was blocked, is asked all the same.
-                async with asyncio.timeout_at(enough if asked > until else min(enough, until)):
-                    await self._claim.prove()
+                limit = enough if asked > until else min(enough, until)
+                await self._within(limit - asked, self._claim.prove())
             except LockLostError:
                 raise
             except Exception as exc:  # what follows from it is said below
@@ -165,10 +169,23 @@ class _Keeper:
                 self._proven = asked
                 return
 
+    async def _within(self, seconds: float, call: Coroutine[Any, Any, T]) -> T:
+        """Await a call of the lock's, but not its answer to a cancellation: that may take long."""
+        task = self._loop.create_task(call, name=f"lock of {self._name}")
+        try:
+            await asyncio.wait((task,), timeout=seconds)
+        finally:
+            if not task.done():
+                task.cancel()
+                task.add_done_callback(_forget)
+        if not task.done():
+            msg = f"there was no answer within {seconds:.3g} s"
+            raise TimeoutError(msg)
+        return task.result()
+
     async def _release(self) -> None:
         try:
-            async with asyncio.timeout(self._lock.timeout):
-                await self._claim.release()
+            await self._within(self._lock.timeout, self._claim.release())
         except Exception as exc:  # noqa: BLE001  # it ends by itself: that is what it is for
             if not self._is_unreachable:
                 logger.warning("the lock of pump %s was not released: %r", self._name, exc)
@@ -190,6 +207,11 @@ class _Keeper:
         if state != self._state:
             self._state = state
             self._report(state)
+
+
+def _forget(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled():
+        task.exception()  # nobody waits for it any more
 
 
 async def _call(function: Callable[[Lease], Awaitable[None]], lease: Lease) -> None:

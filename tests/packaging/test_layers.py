@@ -47,7 +47,7 @@ OWN = {
 
 @pytest.mark.parametrize("path", modules("quattro_web"), ids=id_of)
 def test_web_imports_starlette_and_the_root_of_core(path: Path) -> None:
-    """quattro_web imports itself, starlette, and quattro_core at its root; others in one file each."""
+    """quattro_web imports itself, starlette, quattro_core at its root, and others in one file."""
     allowed = {*STANDARD, "quattro_web", "quattro_core", "starlette"}
     allowed |= OWN.get(path.name, set())
     names = list(imports(path))

@@ -1,0 +1,142 @@
+"""A lock for the processes of several hosts, in Redis."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from quattro_web._interrupt import checked_seconds
+from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
+
+try:
+    from redis.asyncio import Redis
+    from redis.asyncio.lock import Lock
+    from redis.exceptions import LockError
+except ModuleNotFoundError as exc:
+    msg = "quattro_web.redis needs redis-py: pip install 'quattro-web[redis]'"
+    raise ModuleNotFoundError(msg, name=exc.name) from exc
+
+__all__ = ["RedisLock"]
+
+
+class RedisLock(OnceLock):
+    """A lock for the processes of several hosts: a key of Redis that expires.
+
+    ::
+
+        Pump(clean_up, once=RedisLock("redis://cache"))
+
+    Its holder renews it; if it dies, the key expires after *ttl* seconds by the clock of Redis, and
+    another takes over within ``ttl + poll + settle + 2 * timeout`` seconds. A holder that can't
+    renew it cancels the pump in time for its clean-up. The fencing token grows by Redis's clock,
+    also when Redis has lost its memory: then a new holder waits until a former one has noticed.
+
+    Args:
+        redis: Where Redis is, as a URL, or a `redis.asyncio.Redis` of yours, which stays open.
+        ttl: Seconds until the key expires if it is not renewed.
+        poll: After how many seconds those that wait try again.
+        heartbeat: Seconds between two renewals. None means a fifth of *ttl*.
+        timeout: Seconds that Redis may take for an answer.
+        allowance: Seconds that the clean-up of the pump may take.
+
+    Raises:
+        ValueError: If one of the times is not positive, or if *ttl* has no room for the others.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(
+        self,
+        redis: str | Redis,
+        *,
+        ttl: float = 10.0,
+        poll: float = 1.0,
+        heartbeat: float | None = None,
+        timeout: float = 1.0,
+        allowance: float = 1.0,
+    ) -> None:
+        self._redis = redis
+        self.ttl = checked_seconds("ttl", ttl) or 0
+        self.poll = checked_seconds("poll", poll) or 0
+        self.heartbeat = checked_seconds("heartbeat", heartbeat) or self.ttl / 5
+        self.timeout = checked_seconds("timeout", timeout) or 0
+        self.allowance = checked_seconds("allowance", allowance) or 0
+        self.valid_for = self.ttl - self.allowance
+        self.settle = self.heartbeat + self.timeout + self.allowance
+        if self.valid_for < self.heartbeat + self.timeout:
+            msg = (
+                f"ttl must be at least heartbeat + timeout + allowance = {self.settle:g} seconds, "
+                f"so that it can be renewed in time, got {ttl!r}"
+            )
+            raise ValueError(msg)
+
+    def claim(self, name: str) -> LockClaim:
+        return _Claim(self._redis, name, self.ttl)
+
+    def __repr__(self) -> str:  # without the URL, which has a password
+        return f"<RedisLock of {self.ttl:g} s>"
+
+
+class _Claim(LockClaim):
+    def __init__(self, redis: str | Redis, name: str, ttl: float) -> None:
+        self._given = redis
+        self._name = f"quattro_web:pump:{{{name}}}"  # in a cluster, both keys are on one node
+        self._ttl = ttl
+        self._client: Any = None
+        self._lock: Any = None
+
+    async def acquire(self) -> Lease | None:
+        client = self._connect()
+        lock = Lock(client, self._name, timeout=self._ttl, blocking=False, thread_local=False)
+        if not await lock.acquire(token=f"{this_process()} {uuid.uuid4().hex}"):
+            return None
+        self._lock = lock
+        token = await client.eval(_COUNT_UP, 1, f"{self._name}:token")
+        # If it were lost before the token was made, the next holder's might be the smaller one.
+        await self.prove()
+        return Lease(token=int(token), holder=this_process())
+
+    async def prove(self) -> None:
+        if self._lock is None:
+            msg = "it was released"
+            raise LockLostError(msg)
+        try:
+            await self._lock.reacquire()
+        except LockError as exc:
+            msg = f"Redis says that another holds it, or none ({exc})"
+            raise LockLostError(msg) from exc
+
+    async def release(self) -> None:
+        lock, self._lock = self._lock, None
+        client, self._client = self._client, None
+        try:
+            if lock is not None:
+                await lock.release()
+        except LockError:
+            pass  # it was lost
+        finally:
+            if client is not None and client is not self._given:
+                await client.aclose()
+
+    async def holder(self) -> str | None:
+        value = await self._connect().get(self._name)
+        text = value.decode() if isinstance(value, bytes) else value
+        return text.partition(" ")[0] if text else None
+
+    def _connect(self) -> Any:
+        if self._client is None:
+            given = self._given
+            self._client = Redis.from_url(given) if isinstance(given, str) else given
+        return self._client
+
+
+# The time of Redis in microseconds, or one more than the last token: greater than all before, also
+# when the last one is forgotten.
+_COUNT_UP = """
+local time = redis.call('TIME')
+local token = time[1] * 1000000 + time[2]
+local last = tonumber(redis.call('GET', KEYS[1]) or '0')
+if token <= last then token = last + 1 end
+redis.call('SET', KEYS[1], string.format('%.0f', token))
+return string.format('%.0f', token)
+"""

@@ -1,0 +1,71 @@
+"""The services of the tests: those that run already, else our own, else a reason to skip."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.once.locks import POSTGRES, REDIS
+from tests.once.services import PostgresService, RedisService
+
+PROGRAMS = {"postgres": PostgresService, "redis": RedisService}
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[str]:
+    """The URL of a PostgreSQL."""
+    yield from _service("postgres", POSTGRES)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """The URL of a Redis."""
+    yield from _service("redis", REDIS)
+
+
+@pytest.fixture(params=["file", "asyncpg", "psycopg", "redis"])
+def lock(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A lock, for `tests.once.locks.make`: each kind in turn."""
+    kind = request.param
+    if kind == "file":
+        return f"file={tmp_path / 'the.lock'}"
+    service = "redis" if kind == "redis" else "postgres"
+    return f"{kind}={request.getfixturevalue(service)}"
+
+
+@pytest.fixture(params=["asyncpg", "psycopg", "redis"])
+def own_service(
+    request: pytest.FixtureRequest,
+) -> Iterator[tuple[str, PostgresService | RedisService]]:
+    """A lock, and the service of its own that it is in, which a test may kill."""
+    kind = request.param
+    service = PROGRAMS["redis" if kind == "redis" else "postgres"]()
+    _skip_without(service)
+    with service:
+        yield f"{kind}={service.url}", service
+
+
+def _service(name: str, url: str) -> Iterator[str]:
+    where = urlsplit(url)
+    try:
+        socket.create_connection((where.hostname or "127.0.0.1", where.port or 0), 2).close()
+    except OSError:
+        service = PROGRAMS[name]()
+        _skip_without(service)
+        with service:
+            yield service.url
+    else:
+        yield url
+
+
+def _skip_without(service: PostgresService | RedisService) -> None:
+    missing = service.missing()
+    if missing and os.environ.get("CI"):
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
