@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.once.locks import POSTGRES, REDIS
-from tests.once.services import PostgresService, RedisService
+from tests.once.services import PostgresService, RedisService, Service
 
-PROGRAMS = {"postgres": PostgresService, "redis": RedisService}
+PROGRAMS: dict[str, type[Service]] = {"postgres": PostgresService, "redis": RedisService}
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +41,7 @@ def lock(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture(params=["asyncpg", "psycopg", "redis"])
 def own_service(
     request: pytest.FixtureRequest,
-) -> Iterator[tuple[str, PostgresService | RedisService]]:
+) -> Iterator[tuple[str, Service]]:
     """A lock, and the service of its own that it is in, which a test may kill."""
     kind = request.param
     service = PROGRAMS["redis" if kind == "redis" else "postgres"]()
@@ -63,7 +63,7 @@ def _service(name: str, url: str) -> Iterator[str]:
         yield url
 
 
-def _skip_without(service: PostgresService | RedisService) -> None:
+def _skip_without(service: Service) -> None:
     missing = service.missing()
     if missing and os.environ.get("CI"):
         pytest.fail(missing)

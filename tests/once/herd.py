@@ -139,5 +139,3 @@ class Herd:
                 tokens.append(line.token)
             assert owners.setdefault(line.token, line.pid) == line.pid, f"two have {line.token}"
         return tokens
-
-

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.once.herd import Herd
-from tests.once.services import PostgresService, RedisService
+from tests.once.services import Service
 
 # The hundred are `ONCE_KILLS=100 pytest tests/once -s`.
 KILLS = int(os.environ.get("ONCE_KILLS", "6"))
@@ -74,7 +74,7 @@ def test_holder_that_was_suspended_does_not_go_on(
 
 
 def test_service_that_goes_down(
-    own_service: tuple[str, PostgresService | RedisService], tmp_path: Path, name: str
+    own_service: tuple[str, Service], tmp_path: Path, name: str
 ) -> None:
     """A7: When the lock's service is killed the pump stops, since nothing proves that its lock is
     still held; when the service is back, with its memory or without, one runs it again."""
@@ -93,10 +93,10 @@ def test_service_that_goes_down(
 
 
 def test_connection_that_is_cut(
-    own_service: tuple[str, PostgresService | RedisService], tmp_path: Path, name: str
+    own_service: tuple[str, Service], tmp_path: Path, name: str
 ) -> None:
     """A7: When the service cuts the holder's connection, there are never two at once."""
-    lock, service = own_service
+    lock, _ = own_service
     with Herd(lock, tmp_path, name, size=3) as herd:
         for _ in range(3):
             held = herd.holder()

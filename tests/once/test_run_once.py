@@ -59,7 +59,7 @@ def play(scene: Callable[[Service, list[str]], Coroutine[Any, Any, None]]) -> li
 
 
 def test_one_runs_and_the_other_waits() -> None:
-    """A7: Of two processes one runs the pump; when it ends, the other takes over at its next try."""
+    """A7: Of two processes one runs the pump; when it ends the other takes over at its next try."""
 
     async def scene(service: Service, log: list[str]) -> None:
         one, two = Process(service, "one", log), Process(service, "two", log)
@@ -178,8 +178,8 @@ def test_service_that_is_down_at_first() -> None:
 
 
 def test_clean_up_that_takes_too_long(caplog: pytest.LogCaptureFixture) -> None:
-    """A7: A pump whose clean-up outlasts what the lock allows for is a critical line in the log: its
-    token protects what it writes to."""
+    """A7: A pump whose clean-up outlasts what the lock allows for is a critical line in the log:
+    its token protects what it writes to."""
 
     async def scene(service: Service, log: list[str]) -> None:
         one = Process(service, "one", log)
@@ -241,7 +241,7 @@ def test_cancellation_gives_the_lock_back(at: float) -> None:
 
 
 def test_release_that_hangs(caplog: pytest.LogCaptureFixture) -> None:
-    """A7: A service that does not answer at the end holds nothing up for longer than its time-out."""
+    """A7: A service that does not answer at the end holds nothing up beyond its time-out."""
 
     async def scene(service: Service, log: list[str]) -> None:
         one = Process(service, "one", log)

@@ -5,6 +5,8 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from starlette.applications import Starlette
 
 from quattro_web import Lease, Pump, task_group_lifespan
 from tests.once.locks import make
+
+Lifespan = Callable[[Starlette], AbstractAsyncContextManager[Mapping[str, Any]]]
 
 LOG = Path(sys.argv[2])
 BEAT = 0.005
@@ -33,7 +37,7 @@ async def beat(*, lease: Lease) -> None:
 
 
 async def main() -> None:
-    lifespan = task_group_lifespan(Pump(beat, name=sys.argv[3], once=make(sys.argv[1])))
+    lifespan: Lifespan = task_group_lifespan(Pump(beat, name=sys.argv[3], once=make(sys.argv[1])))
     async with lifespan(Starlette()):
         os.write(1, b"ready\n")
         await asyncio.get_running_loop().run_in_executor(None, wait_for_the_end)
