@@ -661,5 +661,5 @@ def test_errors_are_not_kept(run: Run) -> None:
     finally:
         logging.disable(logging.NOTSET)
     gc.collect()
-    assert len(seen) == 101
+    assert len(seen) == 100
     assert not [ref for ref in seen if ref() is not None]

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 from tests.support.server import PATIENCE, free_port
@@ -164,7 +164,7 @@ class PostgresService(Service):
         return "ready to accept connections" in log.rpartition("starting PostgreSQL")[2]
 
 
-def _user() -> dict[str, str]:
+def _user() -> dict[str, Any]:
     """Return the options that run a program as another user than root, as PostgreSQL wants it."""
     if os.getuid():
         return {}
