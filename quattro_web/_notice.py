@@ -34,7 +34,7 @@ class Notice:
 
     def listen(self) -> None:
         """Begin to listen to the signals of the process."""
-        self._listener = SignalListener(self._told)
+        self._listener = SignalListener(self._told, self._arm)
         self._listener.start()
 
     def expect_our_own(self) -> None:
@@ -54,7 +54,6 @@ class Notice:
             self._last_resort.call_off()
 
     def _told(self, number: int) -> None:
-        self._arm()
         self._begin()
         if self._is_ours:
             self._is_ours = False

@@ -32,16 +32,18 @@ _Handler = Callable[[int, FrameType | None], Any]
 
 
 class SignalListener:
-    """Calls back in the event loop, with its number, at each signal that the server was sent.
+    """Calls back at each signal that the server was sent.
 
     Args:
-        told: What is called.
+        told: Called in the event loop, with the number of the signal.
+        at_once: Called before that in any thread, also while the event loop is blocked.
     """
 
-    def __init__(self, told: Callable[[int], None]) -> None:
+    def __init__(self, told: Callable[[int], None], at_once: Callable[[], None]) -> None:
         self._told = told
+        self._at_once = at_once
         self._loop = asyncio.get_running_loop()
-        self._poll: asyncio.Task[None] | None = None
+        self._stopped = threading.Event()
 
     def start(self) -> None:
         """Begin to listen. In another thread than the main one there are no signals."""
@@ -50,23 +52,25 @@ class SignalListener:
         worker = hypercorn_worker()
         if worker is not None:
             worker.hold_out()
-            self._poll = self._loop.create_task(self._wait(worker), name="quattro_web signal")
+            poll = threading.Thread(target=self._poll, args=(worker,), daemon=True)
+            poll.start()
 
     def stop(self) -> None:
         """Listen no more."""
         _chain.discard(self)
-        if self._poll is not None:
-            self._poll.cancel()
+        self._stopped.set()
 
     def tell(self, number: int) -> None:
-        """Call back, from a signal handler, in the event loop."""
+        """Call back, from a signal handler or a thread."""
+        self._at_once()
         with suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._told, number)
 
-    async def _wait(self, worker: HypercornWorker) -> None:
-        while not worker.is_shutting_down:  # noqa: ASYNC110  # it is of another process
-            await asyncio.sleep(POLL)
-        self._told(NO_SIGNAL)
+    def _poll(self, worker: HypercornWorker) -> None:
+        while not self._stopped.wait(POLL):
+            if worker.is_shutting_down:
+                self.tell(NO_SIGNAL)
+                return
 
 
 class _Chain:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -95,6 +96,18 @@ async def deaf(request: Request) -> Response:
             say("deaf goes on")
 
 
+def thread(request: Request) -> Response:
+    say("thread begins")
+    time.sleep(60)
+    return PlainTextResponse("too late")
+
+
+async def block(request: Request) -> Response:
+    say("block begins")
+    time.sleep(60)  # the event loop can do nothing meanwhile
+    return PlainTextResponse("too late")
+
+
 async def hand_over(request: Request) -> Response:
     async def work() -> None:
         await asyncio.sleep(0.5)
@@ -113,6 +126,8 @@ app = Starlette(
         Route("/told", told),
         Route("/deaf", deaf),
         Route("/hand-over", hand_over),
+        Route("/thread", thread),
+        Route("/block", block),
         WebSocketRoute("/socket", socket),
     ],
     lifespan=lifespan,
@@ -120,5 +135,13 @@ app = Starlette(
 install(
     app,
     pumps=[pump, fragile],
-    shutdown_grace=ShutdownGrace(requests=1.5, tasks=1, pumps=1, resources=1),
+    shutdown_grace=ShutdownGrace(requests=1.5, tasks=0.5, pumps=0.5, resources=0.5),
 )
+
+
+async def never() -> None:
+    raise ZeroDivisionError("the pump never worked")
+
+
+stillborn = Starlette(lifespan=lifespan)
+install(stillborn, pumps=[never])

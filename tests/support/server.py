@@ -176,6 +176,13 @@ def granian(app: str, *options: str) -> list[str]:
     return [*command, "--port", str(free_port()), *options]
 
 
+def gunicorn(app: str, *options: str) -> list[str]:
+    """Return the arguments that run *app* with gunicorn, in workers of uvicorn's."""
+    bind = f"127.0.0.1:{free_port()}"  # it names no other in its log than what it is told
+    worker = ["-k", "uvicorn_worker.UvicornWorker"]
+    return ["-m", "gunicorn", app, *worker, "--bind", bind, *options]
+
+
 def free_port() -> int:
     """Return a port that nothing listens at, for a server that can't choose one itself."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

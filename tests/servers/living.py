@@ -1,0 +1,126 @@
+"""Servers that live and die, each started as its users start it, and clients that watch."""
+
+from __future__ import annotations
+
+import re
+import threading
+from typing import Self
+
+import httpx
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.servers.matrix import need
+from tests.support.server import PATIENCE, Server, granian, gunicorn, hypercorn, uvicorn
+
+APP = "tests.servers.lifetime:app"
+
+# By name; those with "2" have two workers, which are told apart by their pid in the log.
+COMMANDS = {
+    "uvicorn": lambda: uvicorn(APP),
+    "uvicorn-2": lambda: uvicorn(APP, "--workers", "2"),
+    "uvicorn-reload": lambda: uvicorn(APP, "--reload"),
+    "gunicorn": lambda: gunicorn(APP, "-w", "1"),
+    "gunicorn-2": lambda: gunicorn(APP, "-w", "2"),
+    "hypercorn": lambda: hypercorn(APP),
+    "hypercorn-0": lambda: hypercorn(APP, "--workers", "0"),
+    "hypercorn-2": lambda: hypercorn(APP, "--workers", "2"),
+    "granian": lambda: granian(APP),
+    "granian-2": lambda: granian(APP, "--workers", "2"),
+}
+
+EACH = pytest.mark.parametrize("name", COMMANDS)
+
+
+class Living(Server):
+    """A server of the list above, whose workers have all begun."""
+
+    def __init__(self, name: str) -> None:
+        need(name.partition("-")[0])
+        super().__init__(COMMANDS[name]())
+        self.workers = 2 if name.endswith("-2") else 1
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self.wait_for_each("pump begins", self.workers)
+        return self
+
+    def wait_for_each(self, what: str, count: int) -> None:
+        """Wait until that many processes have said so."""
+        self.wait_for(rf"(?s)(?:{re.escape(what)} in \d+.*){{{count}}}")
+
+    def said(self) -> dict[str, list[str]]:
+        """Return what each process has said, in order."""
+        found: dict[str, list[str]] = {}
+        for what, pid in re.findall(r"^(.*) in (\d+)$", self.log, re.MULTILINE):
+            found.setdefault(pid, []).append(what)
+        return found
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+
+class Client(threading.Thread):
+    """A client that makes a request and reads to its end.
+
+    Attributes:
+        status: The status of the response.
+        body: What has come of its body.
+        is_complete: Whether it came to a clean end.
+    """
+
+    def __init__(self, server: Living, path: str) -> None:
+        super().__init__(daemon=True)
+        self._url = server.url + path
+        self.status = 0
+        self.body = b""
+        self.is_complete = False
+        self.has_begun = threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        try:
+            with httpx.stream("GET", self._url, timeout=PATIENCE) as response:
+                self.status = response.status_code
+                for chunk in response.iter_raw():
+                    self.body += chunk
+                    self.has_begun.set()
+            self.is_complete = True
+        except httpx.HTTPError:
+            pass
+        finally:
+            self.has_begun.set()
+
+    def result(self) -> tuple[int, bytes, bool]:
+        """Wait for the end; return status, body and whether it was clean."""
+        self.join(PATIENCE)
+        assert not self.is_alive()
+        return self.status, self.body, self.is_complete
+
+
+class Talker(threading.Thread):
+    """A WebSocket client that says nothing, and keeps the code of the close frame."""
+
+    def __init__(self, server: Living) -> None:
+        super().__init__(daemon=True)
+        self._url = f"ws://127.0.0.1:{server.port}/socket"
+        self._has_begun = threading.Event()
+        self.code = 0
+        self.start()
+        assert self._has_begun.wait(PATIENCE)
+
+    def run(self) -> None:
+        with connect(self._url, open_timeout=PATIENCE) as socket:
+            assert socket.recv(PATIENCE) == "hello"
+            self._has_begun.set()
+            try:
+                socket.recv(PATIENCE)
+            except ConnectionClosed as closed:
+                self.code = closed.rcvd.code if closed.rcvd is not None else 1006
+
+    def result(self) -> int:
+        """Wait for the end, and return the code."""
+        self.join(2 * PATIENCE)
+        return self.code

@@ -1,0 +1,73 @@
+"""What a failed pump does to each server."""
+
+import re
+import signal
+
+import pytest
+
+from tests.servers.living import EACH, Client, Living
+from tests.support.server import Server, uvicorn
+
+# A server of several processes replaces the one that has ended, or waits for a change of its files;
+# each of the others ends, with this status.
+REPLACES = {"uvicorn-2", "gunicorn", "gunicorn-2"}
+STATUS = {
+    "uvicorn": -signal.SIGTERM,
+    "hypercorn": 0,
+    "hypercorn-0": 1,
+    "hypercorn-2": 0,
+    "granian": 1,
+    "granian-2": 1,
+}
+
+
+@EACH
+def test_failed_pump(name: str) -> None:
+    """A3, A4: A pump that fails is logged once, with its traceback, at once; the server stops
+    gracefully, or replaces the process, and tells of the failure where it can."""
+    with Living(name) as server:
+        slow = Client(server, "/slow?seconds=1")
+        server.wait_for("slow begins")
+        failed = Client(server, "/break").result()[1].decode()
+        server.wait_for("ZeroDivisionError: the pump is broken")
+        assert slow.result() == (200, b"slow", True)
+        if name in REPLACES:
+            server.wait_for_each("pump begins", server.workers + 1)
+            assert Client(server, "/readyz").result()[0] == 200
+            assert server.stop() == 0
+        elif name == "uvicorn-reload":
+            server.wait_for("resources close")
+            assert server.stop() == 0
+        else:
+            assert server.wait() == STATUS[name]
+    log = server.log
+    assert log.count("ZeroDivisionError: the pump is broken") == 1
+    assert log.index("pump fragile failed: the server has to stop") < log.index("pump ends")
+    assert server.said()[failed][-2:] == ["pump ends", "resources close"]
+    for lines in server.said().values():
+        assert lines[-1] == "resources close"
+    assert "Task was destroyed" not in log
+
+
+@EACH
+def test_clients_that_stay_do_not_keep_a_failure_back(name: str) -> None:
+    """A3, A6: With an endless stream open, the server of a failed pump ends as well."""
+    if name in REPLACES or name == "uvicorn-reload":
+        pytest.skip("the server goes on")
+    with Living(name) as server:
+        stream = Client(server, "/events")
+        assert stream.has_begun.wait(20)
+        Client(server, "/break")
+        assert server.wait() == STATUS[name]
+        assert stream.result() == (200, b"data: tick\n\n", True)
+
+
+def test_failure_before_the_start() -> None:
+    """A2, A3: A pump that fails before the app has started is a failed start-up, with its error and
+    the server's status for that; nothing was served."""
+    with Server(uvicorn("tests.servers.lifetime:stillborn"), ready=False) as server:
+        assert server.wait() == 3
+    assert "ZeroDivisionError: the pump never worked" in server.log
+    assert "Application startup failed" in server.log
+    assert re.search(r"raised by pump never, before the app has started", server.log)
+    assert "resources close" in server.log
