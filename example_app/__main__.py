@@ -2,39 +2,38 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from contextlib import suppress
 from dataclasses import replace
 
 import uvicorn
-from fastapi import FastAPI
 
-from example_app.app import create_app
 from example_app.settings import ConfigurationError, Settings
 from example_app.targets import load_targets
-
-GRACE = 3
-
-
-class Server(uvicorn.Server):
-    """A uvicorn that closes the board first, so that streams end before it waits for them."""
-
-    def __init__(self, app: FastAPI) -> None:
-        config = uvicorn.Config(
-            app, log_level="warning", timeout_graceful_shutdown=GRACE, ws_max_size=1024
-        )
-        super().__init__(config)
-        self._app = app
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._app.state.board.close()
-        await super().shutdown(sockets)
 
 
 def _listen(settings: Settings) -> socket.socket:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     return socket.create_server((settings.host, settings.port), family=family)
+
+
+def _serve(settings: Settings, listener: socket.socket) -> None:
+    os.environ["PORT"] = str(settings.port)  # each process reads the settings from there
+    app, log_level, size = "example_app.app:create_app", "warning", 1024
+    if settings.workers == 1:
+        config = uvicorn.Config(app, factory=True, log_level=log_level, ws_max_size=size)
+        uvicorn.Server(config).run(sockets=[listener])
+        return
+    uvicorn.run(
+        app,
+        factory=True,
+        fd=listener.fileno(),
+        workers=settings.workers,
+        log_level=log_level,
+        ws_max_size=size,
+    )
 
 
 def main() -> None:
@@ -48,7 +47,7 @@ def main() -> None:
         sys.exit(f"status board: {exc}")
     print(f"Status board: {settings.url}  (Ctrl-C ends it)", flush=True)
     with suppress(KeyboardInterrupt):
-        Server(create_app(settings)).run(sockets=[listener])
+        _serve(settings, listener)
 
 
 if __name__ == "__main__":  # pragma: no branch

@@ -7,23 +7,32 @@ from fastapi.staticfiles import StaticFiles
 
 from example_app import demo, routes, streams
 from example_app.limits import BodyLimit
-from example_app.pumps import broadcaster, prober, recorder
+from example_app.pumps import pumps_of
 from example_app.settings import Settings
 from example_app.state import open_state
-from quattro_web import install
+from quattro_web import ShutdownGrace, health_routes, install
 
 CHECKS_AT_ONCE = 10
+GRACE = ShutdownGrace(requests=3, tasks=2, pumps=2, resources=2)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """Return the app; without settings, those of the environment."""
     # The interactive documentation would load its scripts from elsewhere.
     app = FastAPI(title="Status board", lifespan=open_state, docs_url=None, redoc_url=None)
-    app.state.settings = settings or Settings.from_environment()
+    app.state.settings = settings = settings or Settings.from_environment()
     app.include_router(routes.router)
     app.include_router(streams.router)
     app.include_router(demo.router)
+    app.router.routes.extend(health_routes())
     app.mount("/static", StaticFiles(directory=routes.STATIC))
     app.add_middleware(BodyLimit)
-    install(app, pumps=[prober, recorder, broadcaster], concurrency_limit=CHECKS_AT_ONCE)
+    install(
+        app,
+        pumps=pumps_of(settings),
+        concurrency_limit=CHECKS_AT_ONCE,
+        app_concurrency_limit=CHECKS_AT_ONCE,
+        app_max_waiting=100,
+        shutdown_grace=GRACE,
+    )
     return app

@@ -77,9 +77,11 @@ class Board:
         self._offer(Row(target=target, recent=[]))
 
     def publish(self, result: Result) -> None:
-        """Show a result to everybody; no subscriber can hold it up."""
-        self._recent[result.target].append(result)
-        self._offer(result)
+        """Show a result to everybody, once; no subscriber can hold it up."""
+        recent = self._recent[result.target]
+        if all(result.id != other.id for other in recent):
+            recent.append(result)
+            self._offer(result)
 
     def snapshot(self) -> Snapshot:
         """Return all there is to see."""

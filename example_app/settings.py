@@ -28,6 +28,7 @@ class Settings:
         keep_days: Days after which a result is deleted.
         token: What a client that adds targets must present. Without a token only a board that
             listens on this machine alone takes new targets.
+        workers: How many processes serve the board; one of them probes.
     """
 
     host: str = "127.0.0.1"
@@ -37,6 +38,7 @@ class Settings:
     interval: float = 5.0
     keep_days: float = 7.0
     token: str = ""
+    workers: int = 1
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -53,6 +55,7 @@ class Settings:
             interval=_number(environ, "BOARD_INTERVAL", cls.interval, 0.1, 86400),
             keep_days=_number(environ, "BOARD_KEEP_DAYS", cls.keep_days, 0.01, 36500),
             token=environ.get("BOARD_TOKEN", cls.token),
+            workers=int(_number(environ, "WORKERS", cls.workers, 1, 64)),
         )
 
     @property

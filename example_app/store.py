@@ -59,6 +59,26 @@ class Store:
         )
         return [Result.model_validate(dict(row)) for row in rows]
 
+    async def since(self, number: int) -> tuple[int, list[Result]]:
+        """Return the results that were stored after the one with this number, and the last number.
+
+        Numbers count up in the order in which results are stored, whichever process stores them.
+        """
+        rows = await self._connection.execute_fetchall(
+            "SELECT rowid AS number, * FROM result WHERE rowid > ? ORDER BY rowid LIMIT 1000",
+            (number,),
+        )
+        found = [dict(row) for row in rows]
+        if not found:  # the last ones may have been deleted, and their numbers are free again
+            return min(number, await self.last_number()), []
+        number = [each.pop("number") for each in found][-1]
+        return number, [Result.model_validate(each) for each in found]
+
+    async def last_number(self) -> int:
+        """Return the number of the last result that is stored."""
+        [row] = await self._connection.execute_fetchall("SELECT max(rowid) AS number FROM result")
+        return int(row["number"] or 0)
+
     async def add_target(self, target: Target) -> None:
         """Store a target.
 

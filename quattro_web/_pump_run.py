@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Any
 
 from quattro_core import Supervisor, SupervisorState, TaskStatus
 from quattro_web._once import Lease
 from quattro_web._once_run import OnceState, run_once
 from quattro_web._pumps import Pump
+from quattro_web._shutdown import ShutdownEvent
 
 logger = logging.getLogger("quattro_web")
 
@@ -20,13 +22,16 @@ class PumpRun:
         pump: The pump.
         name: Its name in this run.
         state: What the lifespan has yielded.
+        shutdown: Tells the pump that the server is shutting down.
     """
 
-    def __init__(self, pump: Pump, name: str, state: object) -> None:
+    def __init__(self, pump: Pump, name: str, state: object, shutdown: ShutdownEvent) -> None:
         self.pump = pump
         self.name = name
         self.once: OnceState | None = None
         self._function = pump.bound(state)
+        if "shutdown" in pump.takes:
+            self._function = partial(self._function, shutdown=shutdown)
         self._status: TaskStatus | None = None
         self._supervisor = Supervisor(
             self._function if pump.once is None else self._run_once,
@@ -64,7 +69,7 @@ class PumpRun:
         handles: dict[str, Any] = {"lease": lease, "task_status": self}
         if not self.pump.declares_ready:
             self.started()
-        await self._function(**{name: handles[name] for name in self.pump.takes})
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump.takes})
 
     def _report(self, state: OnceState) -> None:
         self.once = state

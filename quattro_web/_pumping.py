@@ -48,7 +48,7 @@ class Pumping:
             state: What the lifespan has yielded.
         """
         named = zip(pumps, unique_names(pumps), strict=True)
-        self.runs = tuple(PumpRun(pump, name, state) for pump, name in named)
+        self.runs = tuple(PumpRun(pump, name, state, self._shutdown.event) for pump, name in named)
         self._start_up = StartUp(self.runs, self._shutdown.event)
 
     def start(self) -> None:

@@ -15,14 +15,15 @@ from quattro_web._once import OnceLock
 PumpFunction = Callable[..., Awaitable[Any]]
 """An async function of no arguments, or of one: the state that the lifespan has yielded.
 
-It may also take ``task_status``, to say when it is ready, and ``lease``, if it runs once.
+It may also take ``task_status``, to say when it is ready, ``shutdown``, to know that the server is
+shutting down, and ``lease``, if it runs once.
 """
 
 OnFailure = Literal["stop", "restart", "ignore"]
 OnReturn = Literal["stop", "restart", "ok"]
 
 # What a pump may ask for by name, beside the state.
-_HANDLES = frozenset({"task_status", "lease"})
+_HANDLES = frozenset({"task_status", "lease", "shutdown"})
 
 
 class Pump:
@@ -36,7 +37,8 @@ class Pump:
         function: It takes no arguments, or one: the state that the app's lifespan has yielded.
             What else it needs is bound with `functools.partial`. If it takes a parameter named
             ``task_status``, the start-up of the app waits until it has called
-            ``task_status.started()``. If it takes one named ``lease``, it gets the
+            ``task_status.started()``. One named ``shutdown`` gets a `quattro_web.ShutdownEvent`:
+            pumps run on until the last request has ended. One named ``lease`` gets the
             `quattro_web.Lease` of its *once*.
         name: Its name in logs and in `app_health`; by default the function's.
         on_failure: What an error means: ``"stop"`` shuts the server down, ``"restart"`` starts it

@@ -171,3 +171,57 @@ def test_what_is_wrong_is_said_in_a_line(environ: dict[str, str], reason: str) -
     assert process.stderr.startswith("status board: ")
     assert reason in process.stderr
     assert process.stderr.count("\n") == 1
+
+
+def test_several_processes_probe_once(tmp_path: Path, site: Site) -> None:
+    """With four processes one of them probes, each shows what is found, and a target that is added
+    in one is on the board of all."""
+    with (
+        served(tmp_path, TARGET.format(site.url), WORKERS="4", BOARD_INTERVAL="3600") as server,
+        ExitStack() as stack,
+    ):
+        first = wait_for_results(server.url, "a")
+        assert len(first) == 1  # one process has probed it, and none of the others
+        httpx.post(
+            f"{server.url}/targets", json={"name": "b", "url": site.url}, timeout=PATIENCE
+        ).raise_for_status()
+        for _ in range(8):  # connections of their own: they go to different processes
+            stream = stack.enter_context(
+                httpx.stream("GET", f"{server.url}/events", timeout=PATIENCE)
+            )
+            seen: set[str] = set()
+            for name, data in events(stream):
+                if name == "snapshot":
+                    seen |= {row["target"]["name"] for row in data["rows"] if row["recent"]}
+                elif name == "result":
+                    seen.add(data["target"])
+                if seen >= {"a", "b"}:
+                    break
+        health = httpx.get(f"{server.url}/readyz", timeout=PATIENCE).json()
+        assert health["ready"]
+        assert health["pumps"]["prober"]["state"] in {"running", "standby"}
+        assert health["pumps"]["prober"]["holder"]
+        start = time.monotonic()
+        status, _ = server.interrupt()
+        assert status == 0
+        assert time.monotonic() - start < 9
+
+
+def wait_for_results(url: str, target: str) -> list[Any]:
+    """Wait until a target has recorded results, and return them."""
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        found = httpx.get(f"{url}/history/{target}", timeout=PATIENCE).json()
+        if found:
+            return list(found)
+        time.sleep(0.05)
+    raise AssertionError("nothing was recorded")
+
+
+def test_orchestrators_can_ask(tmp_path: Path) -> None:
+    """/livez and /readyz answer, and name the pumps."""
+    with served(tmp_path) as server:
+        for path in ("/livez", "/readyz"):
+            response = httpx.get(f"{server.url}{path}", timeout=PATIENCE)
+            assert response.status_code == 200
+            assert {"prober", "recorder", "closer"} <= response.json()["pumps"].keys()

@@ -58,8 +58,8 @@ LAST_RESORT = pytest.mark.parametrize(
 @LAST_RESORT
 @pytest.mark.parametrize("what", ["deaf", "thread", "block"])
 def test_nothing_keeps_it_from_ending(name: str, what: str) -> None:
-    """A6: A handler that answers no cancellation, one in a thread and one that blocks the loop don't
-    keep the server from ending either; the log names them, and where they hang."""
+    """A6: A handler that answers no cancellation, one in a thread and one that blocks the loop
+    don't keep the server from ending either; the log names them, and where they hang."""
     with Living(name) as server:
         Client(server, f"/{what}")
         server.wait_for(f"{what} begins")
