@@ -49,6 +49,7 @@ class AppRun:
         self._notice = Notice(self.shutdown, self._begin, self._report)
         self._drain: Drain | None = None
         self.is_alive = True
+        self._is_late = False
         self.loop = current_loop()
         self.pumping = Pumping(self._group, self.shutdown, self._notice.expect_our_own)
 
@@ -107,14 +108,18 @@ class AppRun:
             raise cancelled
 
     async def stuck(self) -> None:
-        """Wait until the shutdown has given requests up: the server may wait for them for ever."""
+        """Wait until the time of the requests is over: the server waits for what never ends.
+
+        From then on the app is shut down without it, and the last resort ends the process.
+        """
         await self.shutdown.event.wait()
         await self._begin().stuck.wait()
+        self._is_late = True
 
     def close(self) -> None:
         """Be done: the lifespan of the app has ended, with all that it had opened."""
         self.is_alive = False
-        self._notice.close(all_has_ended=not self._report())
+        self._notice.close(all_has_ended=not (self._is_late or self._report()))
 
     def hand_over(
         self, work: Work[T], *, origin: str, name: str | None, context: Context | None

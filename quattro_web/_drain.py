@@ -30,7 +30,7 @@ class Drain:
         shutdown: The shutdown, which has begun.
 
     Attributes:
-        stuck: Set when some were given up: the server may wait for them for ever.
+        stuck: Set when their time is over, and the server has not said that it has ended them.
     """
 
     def __init__(self, requests: dict[Exchange, Connection], shutdown: Shutdown) -> None:
@@ -67,6 +67,8 @@ class Drain:
             if self._is_over:
                 self._cut_all()
                 self._give_up()
+            if self._shutdown.age >= self._shutdown.grace.until_requests_end:
+                self.stuck.set()
             await self._pause()
 
     async def _pause(self) -> None:
@@ -105,7 +107,6 @@ class Drain:
             if exchange not in self._given_up and now - self._cut[exchange] >= CLEANUP
         ]
         if late:
-            self.stuck.set()
             self._given_up.update(late)
             _tell(
                 logging.ERROR,

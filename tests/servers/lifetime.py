@@ -24,8 +24,10 @@ def say(what: str) -> None:
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     say("resources open")
-    yield
-    say("resources close")
+    try:
+        yield
+    finally:
+        say("resources close")
 
 
 async def pump() -> None:
