@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Self
 
 
 class SupervisorState(StrEnum):
@@ -76,13 +75,23 @@ class TaskReturnedError(RuntimeError):
     """
 
 
-class RestartLimitError(ExceptionGroup[Exception]):
+class RestartLimitError(RuntimeError):
     """A supervised function has failed more often than its `RestartPolicy` allows.
 
-    It has every failure since the begin of the time that the policy counts, the first one first.
+    Not an exception group itself, which ``except*`` could not name; one is its cause.
+
+    Attributes:
+        errors: Every failure since the begin of the time that the policy counts, the first one
+            first.
 
     .. versionadded:: 0.1
     """
 
-    def derive(self, excs: Sequence[Exception]) -> Self:  # type: ignore[override]
-        return type(self)(self.message, excs)
+    def __init__(self, message: str, errors: Sequence[Exception] = ()) -> None:
+        super().__init__(message, errors)
+        self.errors = tuple(errors)
+        if errors:
+            self.__cause__ = ExceptionGroup("its failures, one after the other", errors)
+
+    def __str__(self) -> str:
+        return str(self.args[0])

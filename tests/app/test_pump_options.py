@@ -6,7 +6,7 @@ import logging
 import pytest
 from starlette.applications import Starlette
 
-from quattro_core import TaskStatus
+from quattro_core import RestartLimitError, TaskStatus
 from quattro_web import Pump, PumpState, RestartPolicy, app_health, install
 from tests.app.apps import lifespan_of, settle, soon
 from tests.support.asgi import run
@@ -101,8 +101,8 @@ def test_too_many_restarts_stop_the_server(errors: list[logging.LogRecord]) -> N
 
     life = run(main())
     assert [record.levelname for record in errors] == ["WARNING", "WARNING", "CRITICAL"]
-    assert isinstance(life.error, ExceptionGroup)
-    assert len(life.error.exceptions) == 3
+    assert isinstance(life.error, RestartLimitError)
+    assert len(life.error.errors) == 3
 
 
 def test_ignored_failure(errors: list[logging.LogRecord]) -> None:

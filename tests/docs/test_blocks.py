@@ -8,7 +8,15 @@ import pytest
 
 from tests.docs.pages import PAGES, ROOT, blocks, execute
 
-KNOWN = {"python", "sh", "text", "{eval-rst}", "{toctree}", "{include} ../CHANGELOG.md"}
+KNOWN = {
+    "python",
+    "sh",
+    "text",
+    "{eval-rst}",
+    "{toctree}",
+    "{code-block} sql",
+    "{include} ../CHANGELOG.md",
+}
 
 
 def id_of(page: Path) -> str:

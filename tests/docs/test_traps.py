@@ -23,6 +23,7 @@ TRAPS = {
     "group in a ContextVar": "the next request sees the old group",
     "pump in the lifespan's group": "a healthy server with a dead pump",
     "signalling blindly": "the launcher, or a worker of hypercorn, is killed",
+    "a stream that ignores shutdown": "the server never exits",
     "pump cancelled before its users": "a hang",
     "leaked cancel count": "a later timeout raises CancelledError",
     "semaphore as limit": "a slow abort, and warnings",
