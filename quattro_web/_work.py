@@ -40,7 +40,7 @@ class HandedOver:
     @property
     def count(self) -> int:
         """How much of it runs or waits for its turn."""
-        return len(self._since)
+        return len(self._running())
 
     def take(
         self, work: Work[T], *, origin: str, name: str | None, context: Context | None
@@ -73,11 +73,10 @@ class HandedOver:
         Returns the names of what does not end, with where it hangs.
         """
         grace = self._shutdown.grace
-        while self._since:  # the work that is done may have handed over more
-            late = await self._shutdown.patience(self._since, until=grace.until_tasks_end - CLEANUP)
-            if late:
+        while running := self._running():  # the work that is done may have handed over more
+            if await self._shutdown.patience(running, until=grace.until_tasks_end - CLEANUP):
                 break
-        if not self._since:
+        else:
             return []
         age = self._shutdown.age
         logger.warning(
@@ -85,10 +84,11 @@ class HandedOver:
             age,
             "; ".join(self.left()),
         )
-        for task in tuple(self._since):
+        running = self._running()
+        for task in running:
             task.cancel()
-        await self._shutdown.patience(self._since, until=age + CLEANUP, hurries=False)
-        if self._since:
+        await self._shutdown.patience(running, until=age + CLEANUP, hurries=False)
+        if self._running():
             logger.error(
                 "the shutdown waits no longer for handed-over work that was cancelled: %s",
                 "; ".join(self.left()),
@@ -101,7 +101,12 @@ class HandedOver:
         return [
             f"{task.get_name()}, handed over by {origin} {now - since:.1f} s ago ({where(task)})"
             for task, (origin, since) in tuple(self._since.items())
+            if not task.done()
         ]
+
+    def _running(self) -> list[asyncio.Task[Any]]:
+        # One that is done is still there until its callbacks are called.
+        return [task for task in self._since if not task.done()]
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         del self._since[task]

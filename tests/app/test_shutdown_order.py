@@ -5,7 +5,10 @@ import logging
 
 import pytest
 
+from quattro_core import TaskGroup
 from quattro_web import ShutdownGrace
+from quattro_web._shutdown import Shutdown
+from quattro_web._work import HandedOver
 from tests.app.apps import settle
 from tests.app.shutting import Scene
 from tests.support.asgi import Exchange, run
@@ -178,5 +181,22 @@ def test_work_comes_too_late_for_an_app_that_has_ended() -> None:
             group = await life.group()
         with pytest.raises(RuntimeError, match="the app has shut down: it takes no more work"):
             group.create_task(asyncio.sleep(0))
+
+    run(main())
+
+
+def test_work_that_ends_as_it_is_looked_at() -> None:
+    """A6: Work that ends in the very step of the event loop in which the shutdown looks at it does
+    not keep it from going on."""
+
+    async def work() -> None: ...
+
+    async def main() -> None:
+        shutdown = Shutdown(GRACE)
+        shutdown.begin()
+        async with TaskGroup() as group:
+            handed_over = HandedOver(group, shutdown)
+            handed_over.take(work, origin="a test", name=None, context=None)
+            assert await asyncio.create_task(handed_over.drain()) == []
 
     run(main())

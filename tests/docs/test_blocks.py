@@ -14,7 +14,6 @@ KNOWN = {
     "text",
     "{eval-rst}",
     "{toctree}",
-    "{code-block} sql",
     "{include} ../CHANGELOG.md",
 }
 

@@ -58,10 +58,10 @@ def test_carries_the_licence(names: list[str], metadata: Message) -> None:
 
 
 def test_depends_on_starlette_alone(metadata: Message) -> None:
-    """Nothing but starlette comes along, and fastapi only if it is asked for."""
+    """Nothing but starlette and filelock comes along; others only if they are asked for."""
     requirements = metadata.get_all("Requires-Dist") or []
-    assert [r for r in requirements if "extra ==" not in r] == ["starlette>=0.46"]
-    assert metadata.get_all("Provides-Extra") == ["fastapi"]
+    assert [r for r in requirements if "extra ==" not in r] == ["filelock>=3.12", "starlette>=0.46"]
+    assert metadata.get_all("Provides-Extra") == ["asyncpg", "fastapi", "psycopg", "redis"]
     assert metadata["Requires-Python"] == ">=3.11"
 
 
