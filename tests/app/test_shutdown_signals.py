@@ -13,7 +13,7 @@ from tests.support.asgi import Exchange, run
 from tests.support.lifespan import Life
 from tests.support.signals import send, server_handlers
 
-GRACE = ShutdownGrace(requests=10)
+GRACE = ShutdownGrace(requests=10, resources=None)  # the last resort would end the tests
 
 
 def live(scene: Scene, *signals: tuple[float, signal.Signals]) -> Exchange:

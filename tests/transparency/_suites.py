@@ -32,6 +32,7 @@ REQUIREMENTS = (
     "blockbuster",
     "dirty-equals",
     "email-validator",
+    "filelock",  # what quattro_web needs itself
     "flask",
     "httpx",
     "httpx2[zstd]",
