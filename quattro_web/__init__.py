@@ -4,6 +4,7 @@ from quattro_core import RestartPolicy
 from quattro_web._app_group import AppGroup, app_task_group, shutdown_event
 from quattro_web._collection import Pumps
 from quattro_web._errors import (
+    AppBusyError,
     DeadlineExceededError,
     NoTaskGroupError,
     PumpFailedError,
@@ -29,6 +30,7 @@ from quattro_web._request_group import request_task_group, set_concurrency_limit
 from quattro_web._shutdown import ShutdownEvent
 
 __all__ = [
+    "AppBusyError",
     "AppGroup",
     "AppHealth",
     "CancelReason",

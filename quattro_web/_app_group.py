@@ -52,6 +52,7 @@ class AppGroup:
             The task; its result is None if it failed.
 
         Raises:
+            AppBusyError: If as much is waiting as may, by ``install(app, app_max_waiting=...)``.
             RuntimeError: If the app has shut down, or in another thread than the event loop's. The
                 coroutine is closed.
             TypeError: If *coro* is neither a coroutine nor a function.

@@ -2,6 +2,8 @@
 
 from starlette.exceptions import HTTPException
 
+from quattro_core import TooManyWaitingError
+
 
 class NoTaskGroupError(LookupError):
     """There is no task group at hand: the call that makes one is missing, and the message names it.
@@ -33,6 +35,23 @@ class ShuttingDownError(HTTPException):
 
     def __init__(self) -> None:
         super().__init__(status_code=503, headers={"retry-after": "1"})
+
+
+class AppBusyError(TooManyWaitingError, HTTPException):
+    """As much handed-over work is waiting as may: 503 Service Unavailable, with Retry-After.
+
+    It goes to the app's exception handlers: one for this class, for `TooManyWaitingError`, for
+    status 503 or for `starlette.exceptions.HTTPException`.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, reason: str) -> None:
+        HTTPException.__init__(self, status_code=503, headers={"retry-after": "1"})
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 class PumpFailedError(RuntimeError):

@@ -9,8 +9,9 @@ from contextvars import Context
 from time import monotonic
 from typing import Any, TypeVar
 
-from quattro_core import TaskGroup
+from quattro_core import TaskGroup, TooManyWaitingError
 from quattro_web._cancellation import current_task, is_cancelled
+from quattro_web._errors import AppBusyError
 from quattro_web._grace import CLEANUP
 from quattro_web._pumps import name_of
 from quattro_web._shutdown import Shutdown
@@ -48,7 +49,7 @@ class HandedOver:
         """Run *work* until it is done, at shutdown too; its failure is logged with its origin.
 
         Raises:
-            TooManyWaitingError: If as much is waiting as may.
+            AppBusyError: If as much is waiting as may.
         """
         if not (asyncio.iscoroutine(work) or callable(work)):
             msg = f"a coroutine was expected, or a function that returns one, got {work!r}"
@@ -57,9 +58,11 @@ class HandedOver:
         name = name or name_of(work)
         try:
             task = self._group.create_task(guarded, name=name, context=context)
-        except BaseException:
+        except BaseException as exc:
             guarded.close()
             close(work)
+            if isinstance(exc, TooManyWaitingError):
+                raise AppBusyError(str(exc)) from None
             raise
         self._since[task] = (origin, monotonic())
         task.add_done_callback(self._done)

@@ -1,0 +1,139 @@
+"""What an orchestrator is told."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+
+from quattro_web import (
+    NoTaskGroupError,
+    Pump,
+    RestartPolicy,
+    TaskGroupMiddleware,
+    app_health,
+    health_routes,
+    install,
+    task_group_lifespan,
+)
+from tests.app.apps import settle, soon
+from tests.support.asgi import run
+from tests.support.lifespan import Life
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def ask(app: Any, life: Life) -> tuple[int, int]:
+    return (await life.get("/livez")).status, (await life.get("/readyz")).status
+
+
+def test_healthy_app() -> None:
+    """A3: An app whose pumps run lives and is ready; the answer names them and is not cached."""
+    app = FastAPI()
+    app.router.routes.extend(health_routes())
+    install(app, pumps=[Pump(forever, name="the feed")])
+
+    async def main() -> None:
+        async with Life(app) as life:
+            answer = await life.get("/readyz")
+            assert answer.status == 200
+            assert b'"the feed":{"state":"running","since":"2' in answer.body
+            assert answer.headers["cache-control"] == "no-store"
+            assert (await life.get("/openapi.json")).body.count(b"readyz") == 0
+
+    run(main())
+
+
+def test_pump_that_is_down_is_not_ready() -> None:
+    """A3: While a pump waits for its restart the app is not ready, but lives; then it is again."""
+    app = Starlette(routes=health_routes(livez="/livez", readyz="/readyz"))
+    failures = 0
+
+    async def flaky() -> None:
+        nonlocal failures
+        await soon()
+        failures += 1
+        if failures == 1:
+            raise ZeroDivisionError
+        await forever()
+
+    policy = RestartPolicy(base=30, ceiling=30)
+    install(app, pumps=[Pump(flaky, on_failure="restart", restart=policy)])
+
+    async def main() -> None:
+        async with Life(app) as life:
+            assert await ask(app, life) == (200, 200)
+            await settle()
+            assert await ask(app, life) == (200, 503)
+            assert b"ZeroDivisionError" not in (await life.get("/readyz")).body
+            await asyncio.sleep(31)
+            assert await ask(app, life) == (200, 200)
+
+    run(main())
+
+
+def test_shutdown_is_not_ready() -> None:
+    """A3, A6: From the begin of the shutdown on, while requests are still served, the app is not
+    ready."""
+    app = Starlette(routes=health_routes())
+    install(app)
+
+    async def main() -> None:
+        async with Life(app) as life:
+            group = await life.group()
+            seen: list[tuple[int, int]] = []
+
+            async def work() -> None:
+                await settle()
+                assert app_health(app).is_shutting_down
+                assert app_health(app).tasks == 1
+                seen.append(await ask(app, life))
+
+            group.create_task(work)
+        assert seen == [(200, 503)]
+
+    run(main())
+
+
+def test_failed_work_is_counted() -> None:
+    """A5: Handed-over work that fails is counted, and the app stays ready."""
+    app = Starlette()
+    install(app)
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        async with Life(app) as life:
+            group = await life.group()
+            group.create_task(fail)
+            group.create_task(soon)
+            await settle()
+            health = app_health(app)
+            assert (health.failed_tasks, health.tasks, health.is_ready) == (1, 0, True)
+
+    run(main())
+
+
+def test_other_ways_to_run() -> None:
+    """A3: Health is there for a lifespan by hand, and for another ASGI app in the middleware."""
+
+    async def main() -> None:
+        by_hand = Starlette(lifespan=task_group_lifespan(forever))
+        plain = TaskGroupMiddleware(Starlette(), pumps=[forever])
+        for app in (by_hand, plain):
+            async with Life(app):
+                assert [pump.name for pump in app_health(app).pumps] == ["forever"]
+            with pytest.raises(NoTaskGroupError):
+                app_health(app)
+
+    run(main())
+
+
+def test_app_that_does_not_run() -> None:
+    """A3: Asking for the health of an app that does not run is an error that says what to do."""
+    with pytest.raises(NoTaskGroupError, match=r"does not run: call quattro_web\.install\(app\)"):
+        app_health(Starlette())
