@@ -66,7 +66,7 @@ class _Claim(LockClaim):
         self._path = path
         self._is_default = is_default
         # A lock of a thread's own would be a lock of none: the event loop may move.
-        self._lock = _Lock(path, blocking=False, thread_local=False)
+        self._lock = _Lock(path, thread_local=False)
         self._notes = path.with_name(path.name + ".json")
         self._identity: tuple[int, int] | None = None
 
@@ -74,7 +74,7 @@ class _Claim(LockClaim):
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_owner(self._path.parent, is_default=self._is_default)
         try:
-            self._lock.acquire()
+            self._lock.acquire(blocking=False)
         except Timeout:
             return None
         self._identity = _identity(self._path)

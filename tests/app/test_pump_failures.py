@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from quattro_core import TaskReturnedError
-from quattro_web import install
+from quattro_web import ShutdownEvent, app_task_group, install, shutdown_event
 from tests.app.apps import SOON, lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
 from tests.support.lifespan import Life
@@ -189,8 +189,8 @@ def test_pump_that_fails_while_work_is_awaited(errors: list[logging.LogRecord]) 
         failed.set()
         raise ZeroDivisionError
 
-    async def work() -> None:
-        await asyncio.sleep(0)
+    async def work(shutdown: ShutdownEvent) -> None:
+        await shutdown.wait()
         fail.set()
         await failed.wait()
         await settle()
@@ -199,7 +199,8 @@ def test_pump_that_fails_while_work_is_awaited(errors: list[logging.LogRecord]) 
         app = Starlette()
         install(app, pumps=[pump])
         async with Life(app) as life:
-            (await life.group()).create_task(work)
+            scope = (await life.get()).scope
+            app_task_group(scope).create_task(work(shutdown_event(scope)))
         return life
 
     life = run(main())
