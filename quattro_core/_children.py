@@ -99,13 +99,6 @@ class Children(asyncio.TaskGroup):
 
     # Steps
 
-    def _completion(self) -> asyncio.Future[None]:
-        """Return the future that is done when it is time to look at the children again."""
-        future = self._on_completed_fut
-        if future is None or future.done():
-            self._on_completed_fut = future = self._loop.create_future()
-        return future
-
     def _wake(self) -> None:
         future = self._on_completed_fut
         if future is not None and not future.done():
@@ -130,10 +123,6 @@ class Children(asyncio.TaskGroup):
             task.cancel(self._cancel_msg)
         if self._background:
             self._dismiss()
-
-    def _close(self) -> None:
-        self._exiting = True
-        self._spawns_in = False
 
     def _register(self, task: asyncio.Task[Any]) -> None:
         """Do for a new child what only some need: it is rare that any of it is to do."""

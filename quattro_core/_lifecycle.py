@@ -126,27 +126,31 @@ class Lifecycle(Children):
         if not self._entered:
             msg = f"TaskGroup {self!r} has not been entered"
             raise RuntimeError(msg)
-        task = current_task()
-        if task in self._tasks or task in (self._background or ()):
+        task, parent = current_task(), self._parent_task
+        if task is not parent and (task in self._tasks or task in (self._background or ())):
             msg = f"{task!r} can't wait for the end of the TaskGroup that it is a child of"
             raise RuntimeError(msg)
         cancelled: CancelledError | None = None
         if immediate:
             self._abort()
         while self._tasks or (self._background and self._dismiss()):
+            future = self._on_completed_fut
+            if future is None or future.done():
+                future = self._on_completed_fut = self._loop.create_future()
             try:
-                if task is self._parent_task:
-                    await self._completion()
+                if task is parent:
+                    await future
                 else:
                     # Not the future itself: a cancelled waiter would cancel it for the parent.
-                    await asyncio.wait((self._completion(),))
+                    await asyncio.wait((future,))
             except CancelledError as exc:
                 self._abort()
-                if task is not self._parent_task and not immediate:
+                if task is not parent and not immediate:
                     # It may be a task of a child's, for which the child waits.
                     raise
                 cancelled = exc
-        self._close()
+        self._exiting = True
+        self._spawns_in = False
         if cancelled is not None:
             try:
                 raise cancelled

@@ -53,7 +53,8 @@ class TaskGroup(Lifecycle):
         self._base_error = self._on_completed_fut = self._background = None
         self._tasks = set()
         self._errors = []
-        self._slots = _slots_of(concurrency_limit, shared_limit)
+        has_limit = concurrency_limit is not None or shared_limit is not None
+        self._slots = _slots_of(concurrency_limit, shared_limit) if has_limit else None
 
     def create_task(
         self,
@@ -200,9 +201,7 @@ class TaskGroup(Lifecycle):
         super()._abort()
 
 
-def _slots_of(limit: int | None, shared: SharedLimit | None) -> Slots | None:
-    if limit is None and shared is None:
-        return None
+def _slots_of(limit: int | None, shared: SharedLimit | None) -> Slots:
     if shared is not None and not isinstance(shared, SharedLimit):
         msg = f"shared_limit must be a SharedLimit or None, got {shared!r}"
         raise TypeError(msg)

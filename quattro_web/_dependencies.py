@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from types import TracebackType
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ref
 
 from quattro_web._scope import Connection
+
+if TYPE_CHECKING:
+    from quattro_web._request import RequestTasks
 
 T = TypeVar("T")
 
@@ -16,57 +19,65 @@ REQUEST_STACK = "fastapi_inner_astack"
 FUNCTION_STACK = "fastapi_function_astack"
 
 
-class Leave(Protocol):
-    """What is awaited on the way out of a handler, before its dependencies close."""
-
-    def __call__(self, exc: BaseException | None, *, last: bool) -> Awaitable[None]: ...
-
-
-def guard_dependencies(scope: Connection, leave: Leave, *, websocket: bool) -> None:
-    """See to it that *leave* is awaited before a dependency with ``yield`` closes.
+def guard_dependencies(scope: Connection, tasks: RequestTasks) -> None:
+    """See to it that the children end before a dependency with ``yield`` closes.
 
     FastAPI keeps those in two exit stacks: the inner one closes, with the dependencies of
     ``scope="function"``, when the handler has returned, the other one when the response is sent.
     Neither key is public API. Where they are missing (Starlette, an older FastAPI), children are
     ended by the gate and by the middleware alone.
     """
-    for key, last in ((REQUEST_STACK, True), (FUNCTION_STACK, websocket)):
-        stack = scope.get(key)
-        if stack is not None and isinstance(stack, AsyncExitStack):
-            _Guard(stack, leave, last=last)
+    # The stack is kept by the scope, which the tasks refer to: a cycle, if this were no weak one.
+    reference = ref(tasks)
+    for key, guarded in _GUARDED.items():
+        stack: Any = scope.get(key)
+        if stack.__class__ is AsyncExitStack:
+            stack.__class__ = guarded
+        elif stack.__class__ is not guarded:
+            continue
+        stack.tasks = reference
+        # Not public. Where it is missing, there may be something to guard.
+        if getattr(stack, "_exit_callbacks", True):
+            stack.push_async_exit(stack.leave)
 
 
-class _Guard:
-    """A callback that stays on top of an exit stack, also when more is entered later.
+class _RequestStack(AsyncExitStack):
+    """An exit stack with a callback that stays on top of it, also when more is entered later.
 
     The group may be asked for in a dependency, or before the others in the handler's list of
-    parameters: what is opened after that must not be closed before the children have ended.
+    parameters: what is opened after that must not be closed before the children have ended. A stack
+    on which there is nothing, as on most, gets no callback.
     """
 
-    def __init__(self, stack: AsyncExitStack, leave: Leave, *, last: bool) -> None:
-        self._stack = stack
-        self._leave = leave
-        self._last = last
-        self._enter = cast(
-            "Callable[[AbstractAsyncContextManager[Any]], Awaitable[Any]]",
-            stack.enter_async_context,
-        )
-        stack.enter_async_context = self._enter_below  # type: ignore[method-assign]
-        stack.push_async_exit(self._exit)
+    tasks: ref[RequestTasks]
 
-    async def _enter_below(self, cm: AbstractAsyncContextManager[T]) -> T:
-        value = await self._enter(cm)
-        self._stack.push_async_exit(self._exit)
-        return cast("T", value)
+    async def enter_async_context(self, cm: AbstractAsyncContextManager[T]) -> T:
+        value = await super().enter_async_context(cm)
+        self.push_async_exit(self.leave)
+        return value
 
-    async def _exit(
+    async def leave(
         self,
         _et: type[BaseException] | None,
         exc: BaseException | None,
         _tb: TracebackType | None,
     ) -> bool:
-        # The attribute of the instance refers to this object: a cycle, if it stayed.
-        vars(self._stack).pop("enter_async_context", None)
-        if self._last or exc is not None:
-            await self._leave(exc, last=self._last)
+        tasks = self.tasks()
+        if tasks is not None and (exc is not None or self._is_last(tasks)):
+            await tasks.leave(exc)
         return False
+
+    def _is_last(self, tasks: RequestTasks) -> bool:  # noqa: ARG002
+        """Tell whether nothing of the response is left to be made.
+
+        Until then the children may be its producers, so that nobody can wait for them yet.
+        """
+        return True
+
+
+class _FunctionStack(_RequestStack):
+    def _is_last(self, tasks: RequestTasks) -> bool:
+        return tasks.is_websocket
+
+
+_GUARDED = {REQUEST_STACK: _RequestStack, FUNCTION_STACK: _FunctionStack}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
+from asyncio import current_task, get_running_loop
 from collections.abc import Awaitable
+from sys import exception
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from quattro_web._inbox import Inbox
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
-from quattro_web._settings import Settings, current_loop
+from quattro_web._settings import Settings
 from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
@@ -36,25 +37,30 @@ class Exchange(Inbox):
     attribute of the class until it does), and its `send` hands back the server's own awaitable.
     """
 
-    tasks: RequestTasks | None = None
+    tasks: RequestTasks | None
+    send_now: Send  # the server's
     watch: Watch | None = None
     reason: CancelReason | None = None  # why it was cancelled, if it was
     start: Message | None = None  # the start of the response, or the acceptance of a WebSocket
     sent = 0  # bytes of its body
     complete = False
     outer: Exchange | EndedRequest | None = None
+    inner: Exchange | None = None  # that of a sub-app, which answers
+    expires: float | None = None  # when its client is to be watched, by the loop's clock
+    has_lasted = False
     concurrency_limit: int | None = _UNSET
 
     def __init__(self, settings: Settings, receive: Receive, send: Send) -> None:
         self._receive = receive
-        self._send = send
+        self.send_now = send
         self.settings = settings
+        self.tasks = None
         self.began = monotonic()
         # An exception that is being handled around the app is none of the handler's.
-        self.handled_outside = sys.exception()
+        self.handled_outside = exception()
         try:
             # The task of the middleware is the parent of the group, whoever asks for it first.
-            self.parent = asyncio.current_task()
+            self.parent = current_task()
         except RuntimeError:  # trio: an app that asks for no group never knows
             self.parent = None
 
@@ -63,21 +69,23 @@ class Exchange(Inbox):
         if self.tasks is not None:
             return self.tasks.send(message)
         kind = message["type"]
-        if kind == "http.response.body":
-            self.sent += len(message.get("body", b""))
-            self.complete = not message.get("more_body", False)
-        elif kind == "http.response.start":
+        if kind == "http.response.start":
             self.start = message
+        elif kind == "http.response.body":
+            if message.get("more_body"):
+                self.sent += len(message.get("body", b""))
+            else:
+                self.complete = True
         elif kind == "websocket.close" and self.watch is not None:
             return self._close_unwatched(message)
         else:
             self.note(message)
-        return self._send(message)
+        return self.send_now(message)
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Send a message as it is, and take note of it."""
         self.note(message)
-        return self._send(message)
+        return self.send_now(message)
 
     def note(self, message: Message) -> None:
         """Take in a message that is sent on."""
@@ -108,6 +116,17 @@ class Exchange(Inbox):
         return self.parent is not None and not self.parent.cancelling()
 
     @property
+    def is_over(self) -> bool:
+        """Whether the response of an opened group has left, and nobody has cancelled its task."""
+        tasks = self.tasks
+        return (
+            tasks is not None
+            and tasks.is_over
+            and self.parent is not None
+            and not self.parent.cancelling()
+        )
+
+    @property
     def group(self) -> TaskGroup | None:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group
@@ -123,10 +142,10 @@ class Exchange(Inbox):
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
-        limit = self.concurrency_limit
+        settings, limit = self.settings, self.concurrency_limit
         group = TaskGroup(
-            concurrency_limit=self.settings.concurrency_limit if limit == _UNSET else limit,
-            shared_limit=self.settings.shared_limit,
+            concurrency_limit=settings.concurrency_limit if limit == _UNSET else limit,
+            shared_limit=settings.shared_limit,
         )
         check_loop(self.parent)
         group.enter(self.parent)
@@ -192,6 +211,19 @@ class Exchange(Inbox):
         if self.is_read_ahead:
             await self.stop_reading()
 
+    async def close(self) -> None:
+        """Let go of the group, of the watch and of what refers to them: the request has ended."""
+        tasks, self.tasks = self.tasks, None
+        if tasks is not None:
+            tasks.abandon()
+        if self.watch is not None:
+            await self.unwatch()
+            self.tell(None)
+        if isinstance(self.outer, Exchange):
+            self.outer.inner = None
+            if self.outer.is_read_ahead:
+                await self.outer.stop_reading()  # its watch has moved here
+
     # The app
 
     def app_run(self) -> AppRun | None:
@@ -202,22 +234,25 @@ class Exchange(Inbox):
 
 def check_loop(parent: asyncio.Task[Any] | None) -> None:
     """Raise RuntimeError outside of the event loop that serves the request."""
-    if parent is None:
-        return
     try:
-        loop = parent.get_loop()
+        if parent is None or parent.get_loop() is get_running_loop():
+            return
+    except RuntimeError:  # one of the two has none
+        pass
+    assert parent is not None
+    try:
+        parent.get_loop()
     except RuntimeError:
         msg = (
             "the server runs requests in something that looks like a task and can't be cancelled, "
             "as `granian --task-impl rust` does: run it with asyncio's tasks"
         )
         raise RuntimeError(msg) from None
-    if current_loop() is not loop:
-        msg = (
-            "the task group of a request was asked for in a thread: make the endpoint or "
-            "dependency async def, or use anyio.from_thread.run_sync"
-        )
-        raise RuntimeError(msg)
+    msg = (
+        "the task group of a request was asked for in a thread: make the endpoint or "
+        "dependency async def, or use anyio.from_thread.run_sync"
+    )
+    raise RuntimeError(msg)
 
 
 class EndedRequest:
@@ -227,8 +262,7 @@ class EndedRequest:
     that each request would leave a cycle to the garbage collector.
     """
 
-    group = None
-    reason = None
+    tasks = group = reason = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Message
 
+from quattro_core import TaskGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -20,20 +21,26 @@ RELEASE_AFTER = 0.05
 class ResponseGate:
     """What is held back of a response.
 
-    Args:
+    What most responses never need is an attribute of the class until they do.
+
+    Attributes:
         exchange: The request.
-        conn: Its scope.
+        group: Its task group.
+        conn: What the group was asked for with.
     """
 
+    exchange: Exchange
+    group: TaskGroup
+    conn: Connection
     _held: Message | None = None
+    _behind: list[Message] | tuple[()] = ()  # held back with the start, or behind it
     _timer: asyncio.TimerHandle | None = None
     _releasing: asyncio.Task[None] | None = None
 
-    def __init__(self, exchange: Exchange, conn: Connection) -> None:
-        self.exchange = exchange
-        self.is_websocket = conn["type"] == "websocket"
-        self._method = None if self.is_websocket else conn["method"]
-        self._behind: list[Message] = []  # held back with the start, or behind it
+    @property
+    def is_websocket(self) -> bool:
+        """Whether this is a WebSocket connection."""
+        return bool(self.conn["type"] == "websocket")
 
     @property
     def is_holding(self) -> bool:
@@ -52,7 +59,12 @@ class ResponseGate:
         nothing for a while is that of a stream.
         """
         headers = start.get("headers", ())
-        if not isinstance(headers, list | tuple):
+        if headers.__class__ is list:
+            for header in headers:
+                if header[0] == b"content-length":
+                    self._held = start
+                    return
+        elif not isinstance(headers, list | tuple):
             start = {**start, "headers": list(headers)}  # any iterable will do, and only once
         self._held = start
         if _announced_length(start) is None:
@@ -72,15 +84,15 @@ class ResponseGate:
             if length is None or self.exchange.sent + len(piece.get("body", b"")) < length:
                 return False
             # Of a body that is none (HEAD, 204) one empty piece will do, however long the stream.
-            self._behind.append({**piece, "body": b""} if length == 0 else piece)
+            self._keep_behind({**piece, "body": b""} if length == 0 else piece)
         elif self._behind[0].get("body") and piece.get("body"):
-            self._behind.append(piece)  # more than was announced: the server's to complain about
+            self._keep_behind(piece)  # more than was announced: the server's to complain about
         return True
 
     def hold_end(self, end: Message) -> None:
         """Keep the end of a response that a child sends until all of them have ended."""
         self.keep()
-        self._behind.append(end)
+        self._keep_behind(end)
 
     def keep(self) -> None:
         """Hold the start, however long that takes: the response turns out to be no stream."""
@@ -90,7 +102,7 @@ class ResponseGate:
     def drop(self) -> None:
         """Forget what is held back: something else is answered."""
         self._held = None
-        self._behind.clear()
+        self._behind = ()
         self.keep()
 
     def abandon(self) -> None:
@@ -108,7 +120,8 @@ class ResponseGate:
         elif self._releasing is not None:
             await asyncio.shield(self._releasing)
         while self._behind:
-            await self.exchange.pass_on(self._behind.pop(0))
+            piece, *self._behind = self._behind
+            await self.exchange.pass_on(piece)
 
     async def settle(self) -> BaseException | None:
         """Wait for a start that is being sent after a while, and return what has failed of it."""
@@ -118,16 +131,20 @@ class ResponseGate:
         await asyncio.wait((releasing,))
         return None if releasing.cancelled() else releasing.exception()
 
+    def _keep_behind(self, message: Message) -> None:
+        self._behind = [*self._behind, message]
+
     def _release(self) -> None:
         start, self._held = self._held, None
-        if start is not None:
+        if start is not None and not self.group.exceptions and self.exchange.reason is None:
             self._releasing = asyncio.create_task(
                 self.exchange.forward(start), name="quattro_web start"
             )
 
     def _length(self, start: Message) -> int | None:
         """Return how many bytes the body will have, if that is known."""
-        if self._method == "HEAD" or start["status"] in BODY_LESS:
+        is_head = not self.is_websocket and self.conn["method"] == "HEAD"
+        if is_head or start["status"] in BODY_LESS:
             return 0
         return _announced_length(start)
 

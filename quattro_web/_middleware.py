@@ -18,6 +18,7 @@ from quattro_web._grace import ShutdownGrace
 from quattro_web._health import register
 from quattro_web._interrupt import checked_seconds
 from quattro_web._lifespan import serve_lifespan
+from quattro_web._patience import Patience
 from quattro_web._pumps import Pump, PumpFunction
 from quattro_web._scope import REQUEST
 from quattro_web._settings import Settings, current_loop
@@ -98,35 +99,25 @@ class TaskGroupMiddleware:
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadline = checked_seconds("deadline", deadline)
         self._deadline_header = deadline_header.lower().encode() if deadline_header else None
-        self._watches = cancel_on_disconnect or bool(deadline or deadline_header)
+        self._patience = Patience(self._requests)
+        self._has_deadline = bool(deadline or deadline_header)
         self._ended = EndedRequest(self._settings)
         self._never_started = bool(len(self._app_settings.pumps))
+        # Whether a request needs more than its exchange: most apps' requests don't.
+        self._is_special = self._is_cancelling or self._never_started
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
-        kind = scope["type"]
-        if kind == "lifespan":
-            await self._serve_lifespan(scope, receive, send)
-            return
-        if self._never_started:
-            self._report_pumps()
         outer: Exchange | EndedRequest | None = scope.get(REQUEST)
-        if kind not in _KINDS or (outer is not None and outer.group is not None):
-            await self.app(scope, receive, send)
+        if scope["type"] not in _KINDS or (outer is not None and outer.group is not None):
+            await self._serve_other(scope, receive, send)
             return
         exchange = scope[REQUEST] = Exchange(self._settings, receive, send)
-        if outer is None:
-            self._requests[exchange] = scope
-        else:
-            # In a sub-app with a middleware of its own, this one is nearer to the handler: it
-            # answers.
-            exchange.outer = outer
-            if isinstance(outer, Exchange) and outer.watch is not None:
-                outer.watch.move_to(exchange, scope)
-        if self._watches:
-            self._watch(exchange, scope)
+        self._requests[exchange] = scope
         error: BaseException | None = None
         try:
+            if self._is_special or outer is not None:
+                self._begin(exchange, scope, outer)
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
@@ -134,25 +125,45 @@ class TaskGroupMiddleware:
                     if exchange.tasks is None:
                         raise
                     error = exc
-            if exchange.tasks is not None and (error is not None or not exchange.tasks.is_over):
-                await _failures.end(exchange, exchange.tasks, error)
-        finally:
-            self._requests.pop(exchange, None)
-            scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None:
-                exchange.tasks.abandon()
-            exchange.tasks = error = None  # each of them refers to what refers to it
-            if exchange.watch is not None:
-                exchange.watch.stop()
-                exchange.watch = None
-                exchange.tell(None)
-                if exchange.is_read_ahead:
-                    await exchange.stop_reading()
-            if isinstance(outer, Exchange) and outer.is_read_ahead:
-                await outer.stop_reading()  # its watch has moved here
+                if error is not None or not exchange.is_over:
+                    await _failures.end(exchange, exchange.tasks, error)
+                exchange.tasks = None  # it refers to what refers to it
+        finally:
+            del self._requests[exchange]
+            scope[REQUEST] = outer or self._ended
+            if exchange.tasks is not None or exchange.watch is not None or outer is not None:
+                error = None  # so does this
+                await exchange.close()
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve the lifespan, and hand on what is none of ours or has its group already."""
+        if scope["type"] == "lifespan":
+            await self._serve_lifespan(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _begin(
+        self, exchange: Exchange, scope: Scope, outer: Exchange | EndedRequest | None
+    ) -> None:
+        """Do for a request what only some need."""
+        if self._never_started:
+            self._report_pumps()
+        if outer is not None:
+            # In a sub-app with a middleware of its own, this one is nearer to the handler: it
+            # answers.
+            exchange.outer = outer
+            if isinstance(outer, Exchange):
+                outer.inner = exchange
+                if outer.watch is not None:
+                    outer.watch.move_to(exchange, scope)
+        if self._cancel_on_disconnect:
+            self._patience.begin(exchange)
+        if self._has_deadline:
+            self._set_deadline(exchange, scope)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._never_started = False
+        self._set_started()
         run = AppRun(self._app_settings, self._settings.requests)
         runs, loop = self._settings.runs, current_loop()
         if loop is not None:
@@ -165,8 +176,16 @@ class TaskGroupMiddleware:
             if loop is not None and runs.get(loop) is run:
                 del runs[loop]
 
+    @property
+    def _is_cancelling(self) -> bool:
+        return self._cancel_on_disconnect or self._has_deadline
+
+    def _set_started(self) -> None:
+        self._never_started = False
+        self._is_special = self._is_cancelling
+
     def _report_pumps(self) -> None:
-        self._never_started = False  # once is enough
+        self._set_started()  # once is enough
         logger.error(
             "a request came, but the lifespan of the app was not run, so its pumps are not: %s. "
             "Servers run the lifespan of the outermost app, and not of one that is mounted in it: "
@@ -174,13 +193,12 @@ class TaskGroupMiddleware:
             ", ".join(pump.name for pump in self._app_settings.pumps),
         )
 
-    def _watch(self, exchange: Exchange, scope: Scope) -> None:
-        watch = exchange.watch = exchange.watch or Watch(exchange, scope)
-        if self._cancel_on_disconnect:
-            watch.disconnect(cancels=True)
+    def _set_deadline(self, exchange: Exchange, scope: Scope) -> None:
         deadline = self._deadline_of(scope) if scope["type"] == "http" else None
         if deadline is not None:
-            watch.deadline(deadline)
+            if exchange.watch is None:
+                exchange.watch = Watch(exchange, scope)
+            exchange.watch.deadline(deadline)
 
     def _deadline_of(self, scope: Scope) -> float | None:
         for name, value in scope["headers"] if self._deadline_header else ():

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Awaitable
+from sys import exception
 from typing import TYPE_CHECKING, NoReturn
 
-from starlette.requests import HTTPConnection
 from starlette.types import Message
 
 from quattro_core import TaskGroup
@@ -28,23 +27,24 @@ class RequestTasks(ResponseGate):
         conn: What the group was asked for with.
     """
 
+    # Whether the response has left as it should, and nothing is left to be done for it.
+    is_over = False
     _closed = False
     _guarded: object = None
     _raised: tuple[int, BaseException] | None = None
 
     def __init__(self, exchange: Exchange, group: TaskGroup, conn: Connection) -> None:
-        super().__init__(exchange, conn)
+        self.exchange = exchange
         self.group = group
         self.conn = conn
         self.guard(conn)
 
     def guard(self, conn: Connection) -> None:
         """See to it that children end before the dependencies of whoever asks for the group."""
-        scope = conn.scope if isinstance(conn, HTTPConnection) else conn
-        stack = scope.get(REQUEST_STACK)
-        if stack is not None and stack is not self._guarded:
-            self._guarded = stack
-            guard_dependencies(scope, self._leave, websocket=self.is_websocket)
+        scope = getattr(conn, "scope", conn)
+        if REQUEST_STACK in scope and scope[REQUEST_STACK] is not self._guarded:
+            self._guarded = scope[REQUEST_STACK]
+            guard_dependencies(scope, self)
 
     # Sending
 
@@ -52,7 +52,38 @@ class RequestTasks(ResponseGate):
         """Send a message, but not the end of the response before its time."""
         if self._closed:
             return self.exchange.pass_on(message)
+        kind = message["type"]
+        if kind == "http.response.start" and exception() is None:
+            self.hold(message)
+            return _nothing()
+        if kind in BODIES and not message.get("more_body"):
+            return self._send_end(message)
         return self._send_gated(self.group, message)
+
+    async def _send_end(self, end: Message) -> None:
+        """Send the end of a response when the children have ended, after all that is held back."""
+        exchange, group = self.exchange, self.group
+        if asyncio.current_task() is not exchange.parent and self._is_child(group):
+            self.hold_end(end)
+            return
+        if self._timer is not None:
+            self.keep()
+        await group.finish()
+        if group.exceptions or exchange.reason is not None:
+            await self._unwind(group)
+        self._closed = True
+        if self._behind or self._releasing is not None or end["type"] != "http.response.body":
+            await self.flush()
+            await exchange.pass_on(end)
+            return
+        # As those two do, for the ordinary response.
+        start, self._held = self._held, None
+        if start is not None:
+            exchange.start = start
+            await exchange.send_now(start)
+        exchange.sent += len(end.get("body", b""))
+        exchange.complete = self.is_over = True
+        await exchange.send_now(end)
 
     async def _send_gated(self, group: TaskGroup, message: Message) -> None:
         exchange = self.exchange
@@ -60,20 +91,13 @@ class RequestTasks(ResponseGate):
             await self._unwind(group)
         kind: str = message["type"]
         if kind in BODIES:
-            if message.get("more_body", False):
-                if self.hold_piece(message):
-                    await asyncio.sleep(0)  # a send that never waits would starve the others
-                    return
-            elif self._is_child(group):
-                self.hold_end(message)
+            if self.hold_piece(message):
+                await asyncio.sleep(0)  # a send that never waits would starve the others
                 return
-            else:
-                self.keep()
-                await self._finish(group)
             if self.is_holding or self.is_releasing:
                 await self.flush()
         elif kind in STARTS:
-            raised = sys.exception()
+            raised = exception()
             if raised is None or self._is_child(group) or not self._is_answer_to(raised):
                 self.hold(message)
                 return
@@ -100,17 +124,6 @@ class RequestTasks(ResponseGate):
         return traceback.tb_frame.f_globals.get("__name__") == "starlette._exception_handler"
 
     # Ending
-
-    @property
-    def is_over(self) -> bool:
-        """Whether all has ended as it should: `close` would find nothing to do."""
-        return (
-            self._closed
-            and not self._behind
-            and self._releasing is None
-            and self.exchange.reason is None
-            and self.exchange.is_undisturbed
-        )
 
     async def close(self, exc: BaseException | None) -> list[BaseException]:
         """End the group, in the frame of the middleware.
@@ -142,19 +155,17 @@ class RequestTasks(ResponseGate):
             errors.insert(at, error)
         return errors
 
-    async def _leave(self, exc: BaseException | None, *, last: bool) -> None:
+    async def leave(self, exc: BaseException | None) -> None:
         """End the children on the way out of the handler, before its dependencies close.
 
         Args:
             exc: What is raised.
-            last: Whether nothing of the response is left to be made. Until then the children may
-                be its producers, so that nobody can wait for them yet.
         """
         group = self.group
         if exc is not None:
             self._note_raised(group, exc)
             await group.finish(immediate=True)
-        elif last and not self._closed:
+        elif not self._closed:
             try:
                 await group.finish(immediate=self._client_left)
             except asyncio.CancelledError:
@@ -196,3 +207,7 @@ class RequestTasks(ResponseGate):
         if not isinstance(exc, asyncio.CancelledError):
             at = len(group.exceptions) if self._raised is None else self._raised[0]
             self._raised = (at, exc)
+
+
+async def _nothing() -> None:
+    """Be what `send` returns when there is nothing to wait for: servers hand out coroutines."""

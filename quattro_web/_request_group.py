@@ -28,13 +28,14 @@ def request_task_group(conn: Connection) -> TaskGroup:
     .. versionadded:: 0.1
     """
     request = request_of(conn)
-    if isinstance(request, Exchange) and request.tasks is not None:
-        if request.complete:
-            raise RuntimeError(COMPLETE)
-        check_loop(request.parent)
-        request.tasks.guard(conn)
-        return request.tasks.group
-    return request.open_group(conn)
+    tasks = request.tasks
+    if tasks is None:
+        return request.open_group(conn)
+    if tasks.exchange.complete:
+        raise RuntimeError(COMPLETE)
+    check_loop(tasks.exchange.parent)
+    tasks.guard(conn)
+    return tasks.group
 
 
 def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
@@ -66,7 +67,8 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
 def request_of(conn: Connection) -> Exchange | EndedRequest:
     """Return what is kept of a request in its scope."""
     try:
-        return cast("Exchange | EndedRequest", conn[REQUEST])
+        # A Request is a mapping of its scope, but a slow one.
+        return cast("Exchange | EndedRequest", getattr(conn, "scope", conn)[REQUEST])
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "

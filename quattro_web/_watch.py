@@ -24,6 +24,7 @@ class Watch:
 
     _patience: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
+    _is_decided = False
     _uninterrupted = 0
     _pending: CancelReason | None = None
 
@@ -33,8 +34,16 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._began = self._loop.time()
 
+    def begin(self) -> None:
+        """Watch the client from now on, unless it was said whether to do so."""
+        if not self._is_decided:
+            self._is_decided = True
+            self._request.tell(self._left)
+            self._watch_client()
+
     def disconnect(self, *, cancels: bool) -> None:
         """Say whether the client's leaving cancels the request."""
+        self._is_decided = True
         if self._patience is not None:
             self._patience.cancel()
             self._patience = None

@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.requests import Request
 
-from quattro_web import _dependencies, _request, install, request_task_group
+from quattro_web import _request, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, get, run
 from tests.web.sessions import FunctionSession, RequestSession, child, log
@@ -84,7 +84,6 @@ async def _once(app: FastAPI) -> None:
 def test_without_the_exit_stacks(monkeypatch: pytest.MonkeyPatch) -> None:
     """R3: With a FastAPI that keeps its exit stacks elsewhere, children still end before the
     response, whether the handler returns or raises; only the dependencies may close before them."""
-    monkeypatch.setattr(_dependencies, "REQUEST_STACK", "renamed")
     monkeypatch.setattr(_request, "REQUEST_STACK", "renamed")
     app = FastAPI()
 
