@@ -32,7 +32,8 @@ class Lifecycle(Children):
                 fails. None means the current task.
 
         Raises:
-            RuntimeError: If the group was entered before, or if there is no parent task.
+            RuntimeError: If the group was entered before, if there is no parent task, or if the
+                parent task runs in another event loop.
 
         .. versionadded:: 0.1
         """
@@ -46,6 +47,9 @@ class Lifecycle(Children):
                 msg = f"TaskGroup {self!r} cannot determine the parent task"
                 raise RuntimeError(msg)
         else:
+            if parent_task.get_loop() is not loop:
+                msg = f"{parent_task!r}, the parent task, runs in another event loop"
+                raise RuntimeError(msg)
             self._closes_refused = True
         self._parent_task = parent_task
         self._entered = True

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from asyncio import current_task, get_running_loop
+from asyncio import current_task
 from collections.abc import Awaitable
 from sys import exception
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from starlette.types import Message, Receive, Send
 
 from quattro_core import TaskGroup
+from quattro_web._ended import COMPLETE, EndedRequest, check_loop
 from quattro_web._gate import BODIES, STARTS
 from quattro_web._inbox import Inbox
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
-from quattro_web._settings import Settings
+from quattro_web._settings import THE_APPS, Settings
 from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 # Seconds between two looks at whether a thread has ended.
 THREAD_POLL = 0.02
-
-_UNSET = 0  # no limit that a group could have
 
 
 class Exchange(Inbox):
@@ -48,7 +47,7 @@ class Exchange(Inbox):
     inner: Exchange | None = None  # that of a sub-app, which answers
     expires: float | None = None  # when its client is to be watched, by the loop's clock
     has_lasted = False
-    concurrency_limit: int | None = _UNSET
+    concurrency_limit: int | None = THE_APPS
 
     def __init__(self, settings: Settings, receive: Receive, send: Send) -> None:
         self._receive = receive
@@ -116,17 +115,6 @@ class Exchange(Inbox):
         return self.parent is not None and not self.parent.cancelling()
 
     @property
-    def is_over(self) -> bool:
-        """Whether the response of an opened group has left, and nobody has cancelled its task."""
-        tasks = self.tasks
-        return (
-            tasks is not None
-            and tasks.is_over
-            and self.parent is not None
-            and not self.parent.cancelling()
-        )
-
-    @property
     def group(self) -> TaskGroup | None:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group
@@ -142,13 +130,12 @@ class Exchange(Inbox):
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
-        settings, limit = self.settings, self.concurrency_limit
-        group = TaskGroup(
-            concurrency_limit=settings.concurrency_limit if limit == _UNSET else limit,
-            shared_limit=settings.shared_limit,
-        )
-        check_loop(self.parent)
-        group.enter(self.parent)
+        group = self.settings.new_group(self.concurrency_limit)
+        try:
+            group.enter(self.parent)
+        except RuntimeError:
+            check_loop(self.parent)
+            raise
         self.tasks = RequestTasks(self, group, conn)
         return group
 
@@ -232,55 +219,6 @@ class Exchange(Inbox):
         return self.outer.app_run() if own is None and self.outer is not None else own
 
 
-def check_loop(parent: asyncio.Task[Any] | None) -> None:
-    """Raise RuntimeError outside of the event loop that serves the request."""
-    try:
-        if parent is None or parent.get_loop() is get_running_loop():
-            return
-    except RuntimeError:  # one of the two has none
-        pass
-    assert parent is not None
-    try:
-        parent.get_loop()
-    except RuntimeError:
-        msg = (
-            "the server runs requests in something that looks like a task and can't be cancelled, "
-            "as `granian --task-impl rust` does: run it with asyncio's tasks"
-        )
-        raise RuntimeError(msg) from None
-    msg = (
-        "the task group of a request was asked for in a thread: make the endpoint or "
-        "dependency async def, or use anyio.from_thread.run_sync"
-    )
-    raise RuntimeError(msg)
-
-
-class EndedRequest:
-    """What stays in the scope of a request that has ended.
-
-    Not the `Exchange`: it refers to the server's `send`, which commonly refers to the scope, so
-    that each request would leave a cycle to the garbage collector.
-    """
-
-    tasks = group = reason = None
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-
-    def open_group(self, _conn: Connection) -> TaskGroup:
-        """Refuse."""
-        raise RuntimeError(COMPLETE)
-
-    def app_run(self) -> AppRun | None:
-        """Return what runs as long as the app does."""
-        return self._settings.app_run()
-
-
 _STARTS = STARTS | {"websocket.accept"}
 _ENDS = frozenset({"http.response.pathsend", "websocket.close"})
 _BODIES = BODIES - _ENDS - {"http.response.trailers"}
-
-COMPLETE = (
-    "the response of this request is complete, and its task group has ended with it: "
-    "hand work that outlives the response to quattro_web.app_task_group(conn)"
-)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from quattro_web._exchange import EndedRequest, Exchange, check_loop
+from quattro_web._ended import EndedRequest, check_loop
+from quattro_web._exchange import Exchange
 from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_of
 from quattro_web._scope import REQUEST, Connection

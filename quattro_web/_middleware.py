@@ -13,7 +13,8 @@ from quattro_core import SharedLimit, TaskGroup
 from quattro_web import _failures
 from quattro_web._app_run import AppRun
 from quattro_web._app_settings import AppSettings
-from quattro_web._exchange import EndedRequest, Exchange
+from quattro_web._ended import EndedRequest
+from quattro_web._exchange import Exchange
 from quattro_web._grace import ShutdownGrace
 from quattro_web._health import register
 from quattro_web._interrupt import checked_seconds
@@ -114,7 +115,7 @@ class TaskGroupMiddleware:
             return
         exchange = scope[REQUEST] = Exchange(self._settings, receive, send)
         self._requests[exchange] = scope
-        error: BaseException | None = None
+        tasks = error = None
         try:
             if self._is_special or outer is not None:
                 self._begin(exchange, scope, outer)
@@ -125,15 +126,16 @@ class TaskGroupMiddleware:
                     if exchange.tasks is None:
                         raise
                     error = exc
-            if exchange.tasks is not None:
-                if error is not None or not exchange.is_over:
-                    await _failures.end(exchange, exchange.tasks, error)
-                exchange.tasks = None  # it refers to what refers to it
+            tasks = exchange.tasks
+            if tasks is not None:
+                if error is not None or not tasks.is_over or not exchange.is_undisturbed:
+                    await _failures.end(exchange, tasks, error)
+                exchange.tasks = tasks = None  # it refers to what refers to it
         finally:
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None or exchange.watch is not None or outer is not None:
-                error = None  # so does this
+                tasks = error = None  # so do these
                 await exchange.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:

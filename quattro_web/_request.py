@@ -81,7 +81,6 @@ class RequestTasks(ResponseGate):
         if start is not None:
             exchange.start = start
             await exchange.send_now(start)
-        exchange.sent += len(end.get("body", b""))
         exchange.complete = self.is_over = True
         await exchange.send_now(end)
 

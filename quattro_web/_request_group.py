@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import cast
 
 from quattro_core import TaskGroup
+from quattro_web._ended import COMPLETE, EndedRequest, check_loop
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._exchange import COMPLETE, EndedRequest, Exchange, check_loop
+from quattro_web._exchange import Exchange
 from quattro_web._scope import REQUEST, Connection
 
 

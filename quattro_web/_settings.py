@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from quattro_core import SharedLimit
+from quattro_core import SharedLimit, TaskGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
     from quattro_web._exchange import Exchange
+
+# Instead of a limit of a request's own. No group could have it.
+THE_APPS = 0
 
 
 class Settings:
@@ -26,6 +29,18 @@ class Settings:
         # Those that are open, each with its scope: a shutdown ends them.
         self.requests: dict[Exchange, Connection] = {}
         self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
+
+    def new_group(self, limit: int | None) -> TaskGroup:
+        """Return a group for a request, not entered yet.
+
+        Args:
+            limit: How many of its children may run at once; `THE_APPS` means what the app says.
+        """
+        if limit == THE_APPS:
+            limit = self.concurrency_limit
+        if limit is None and self.shared_limit is None:
+            return TaskGroup()  # said with fewer words, and so sooner
+        return TaskGroup(concurrency_limit=limit, shared_limit=self.shared_limit)
 
     def app_run(self) -> AppRun | None:
         """Return the run of the app in the current event loop."""
