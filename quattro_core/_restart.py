@@ -28,7 +28,8 @@ class RestartPolicy:
 
     Raises:
         TypeError: If one of them is not a number.
-        ValueError: If one of them is negative or not finite, or *base* is more than *ceiling*.
+        ValueError: If one of them is negative or not finite, if *base* is more than *ceiling*, or
+            if *within* is 0.
 
     .. versionadded:: 0.1
     """
@@ -44,6 +45,9 @@ class RestartPolicy:
             _check_seconds(name, getattr(self, name))
         if self.base > self.ceiling:
             msg = f"base must be at most the ceiling of {self.ceiling!r} seconds, got {self.base!r}"
+            raise ValueError(msg)
+        if self.within == 0:
+            msg = "within must be more than 0 seconds, got 0: max_restarts=None means no limit"
             raise ValueError(msg)
         limit = self.max_restarts
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int)):

@@ -110,7 +110,8 @@ class Supervisor:
         """Run the function, again and again if its policy says so, in the current task.
 
         A cancellation ends it, whatever the function makes of that: it is never started again, and
-        what it raises meanwhile comes out. If it swallows the cancellation, that comes out.
+        what it raises meanwhile comes out. If it swallows the cancellation, that comes out; only
+        if it takes it back (`asyncio.Task.uncancel`) there was none.
 
         Raises:
             RestartLimitError: If it has failed more often than its policy allows.
@@ -176,10 +177,10 @@ class Supervisor:
         self._set(SupervisorState.STARTING)
         try:
             await self._call()
-        except (KeyboardInterrupt, GeneratorExit):
+        except KeyboardInterrupt:
             raise
         except BaseException as exc:  # its policy says what becomes of it
-            if task.cancelling() > cancelled:
+            if task.cancelling() > cancelled or _is_closed(exc, task):
                 raise  # as it is: the answer to its cancellation
             error = self._last_error = self._as_error(exc)
         if task.cancelling() > cancelled:
@@ -255,6 +256,16 @@ class Supervisor:
     def _set(self, state: SupervisorState) -> None:
         self._state = state
         self._since = datetime.now(UTC)
+
+
+def _is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
+    if not isinstance(exc, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:  # the event loop has ended
+        return True
 
 
 def _current_task() -> asyncio.Task[Any]:

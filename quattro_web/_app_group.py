@@ -73,7 +73,7 @@ def app_task_group(conn: Connection) -> AppGroup:
 
     .. versionadded:: 0.1
     """
-    return AppGroup(_run_of(conn), _origin(conn))
+    return AppGroup(run_of(conn), _origin(conn))
 
 
 def shutdown_event(conn: Connection) -> ShutdownEvent:
@@ -90,10 +90,15 @@ def shutdown_event(conn: Connection) -> ShutdownEvent:
 
     .. versionadded:: 0.1
     """
-    return _run_of(conn).shutdown.event
+    return run_of(conn).shutdown.event
 
 
-def _run_of(conn: Connection) -> AppRun:
+def run_of(conn: Connection) -> AppRun:
+    """Return what runs as long as the app does, from a request to it.
+
+    Raises:
+        NoTaskGroupError: If nothing does.
+    """
     request = conn.get(REQUEST)
     run: AppRun | None = (request and request.app_run()) or conn.get("state", {}).get(APP)
     if run is None or not run.has_started:

@@ -132,10 +132,14 @@ class AppRun:
         return self.work.take(work, origin=origin, name=name, context=context)
 
     async def _supervise(self, opened: asyncio.Event) -> None:
-        async with self._group:
-            self.pumping.start()
-            opened.set()
-            await self._stopping.wait()
+        try:
+            async with self._group:
+                self.work.start()
+                self.pumping.start()
+                opened.set()
+                await self._stopping.wait()
+        except KeyboardInterrupt:
+            pass  # a child's: it has left the event loop already, and would once more
 
     def _begin(self) -> Drain:
         self.shutdown.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from typing import Any, cast
 
 
@@ -14,3 +15,15 @@ def current_task() -> asyncio.Task[Any]:
 def is_cancelled() -> bool:
     """Tell whether the current task was asked to end. A CancelledError alone does not say so."""
     return bool(current_task().cancelling())
+
+
+def is_ctrl_c(exc: BaseException) -> bool:
+    """Tell whether this may be the user's Ctrl-C, which ends the program.
+
+    Servers, and `asyncio.Runner`, have a handler of their own for it, which raises nothing: there,
+    a KeyboardInterrupt is an error of the code that raises it.
+    """
+    return (
+        isinstance(exc, KeyboardInterrupt)
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )

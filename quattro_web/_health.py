@@ -30,6 +30,8 @@ class PumpState(StrEnum):
     RUNNING = "running"
     STANDBY = "standby"
     """It runs in another process: here it waits for its lock."""
+    UNKNOWN = "unknown"
+    """It waits for its lock, and whether another process has it can't be told now."""
     BACKING_OFF = "backing off"
     """It has failed, and is started again in a while."""
     RETURNED = "returned"
@@ -93,14 +95,22 @@ def app_health(app: Any) -> AppHealth:
 
     Args:
         app: The app that was installed, that has a `task_group_lifespan`, or the
-            `TaskGroupMiddleware` around another ASGI app.
+            `TaskGroupMiddleware` around another ASGI app. A sub-app has no state of its own.
 
     Raises:
         NoTaskGroupError: If it does not run.
 
     .. versionadded:: 0.1
     """
-    runs = list(_runs_of(app))
+    return health_of_runs(app, list(_runs_of(app)))
+
+
+def health_of_runs(app: object, runs: list[AppRun]) -> AppHealth:
+    """Return the state of an app from its runs.
+
+    Raises:
+        NoTaskGroupError: If there are none.
+    """
     if not runs:
         msg = (
             f"{app!r} does not run: call quattro_web.install(app), and run its lifespan, as "
@@ -148,9 +158,13 @@ def _runs_of(app: Any) -> Iterator[AppRun]:
 def _health(run: PumpRun) -> PumpHealth:
     supervisor, once, pump = run.supervisor, run.once, run.pump
     state = _STATES[supervisor.state]
-    is_standby = once is not None and not once.is_held
-    if is_standby and state in (PumpState.STARTING, PumpState.RUNNING):
-        state = PumpState.STANDBY
+    if state in (PumpState.STARTING, PumpState.RUNNING) and once is not None and not once.is_held:
+        if once.is_standby:
+            state = PumpState.STANDBY
+        elif once.error is not None:
+            state = PumpState.UNKNOWN
+        else:  # there was no answer yet
+            state = PumpState.STARTING
     is_up = state in (PumpState.RUNNING, PumpState.STANDBY) or _was_let_go(state, pump)
     return PumpHealth(
         name=run.name,

@@ -6,7 +6,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from quattro_web._health import app_health
+from quattro_web._app_group import run_of
+from quattro_web._errors import NoTaskGroupError
+from quattro_web._health import AppHealth, app_health, health_of_runs
 
 
 def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Route]:
@@ -18,9 +20,10 @@ def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Rou
         fastapi_app.router.routes.extend(health_routes())
 
     The first answers 200 as long as the event loop answers at all. The second answers 200 if
-    `app_health` says that the app is ready, else 503: for one that starts, whose pump is down, or
-    that shuts down. Both name the pumps and their states, as JSON; errors are left to the log, as
-    they may tell what is nobody's business.
+    `app_health` says that the app is ready, else 503: for one that starts, whose pump is down,
+    that shuts down, or whose lifespan is not run. In a sub-app they tell of the app around it.
+    Both name the pumps and their states, as JSON; errors are left to the log, as they may tell
+    what is nobody's business.
 
     Args:
         livez: The path of the first, for a liveness probe.
@@ -35,18 +38,35 @@ def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Rou
 
 
 async def _live(request: Request) -> Response:
-    return _report(request, 200)
+    return _report(_health(request), 200)
 
 
 async def _ready(request: Request) -> Response:
-    return _report(request, 200 if app_health(request.app).is_ready else 503)
+    health = _health(request)
+    return _report(health, 200 if health is not None and health.is_ready else 503)
 
 
-def _report(request: Request, status: int) -> Response:
-    health = app_health(request.app)
-    return JSONResponse(
-        {
+def _health(request: Request) -> AppHealth | None:
+    """Return the state of the app that serves the request; None if it does not run its lifespan.
+
+    The app of the routes may be mounted in it, and a sub-app has no lifespan.
+    """
+    try:
+        return app_health(request.app)
+    except NoTaskGroupError:
+        pass
+    try:
+        return health_of_runs(request.app, [run_of(request)])
+    except NoTaskGroupError:
+        return None
+
+
+def _report(health: AppHealth | None, status: int) -> Response:
+    content: dict[str, object] = {"ready": False, "running": False}
+    if health is not None:
+        content = {
             "ready": health.is_ready,
+            "running": True,
             "shutting_down": health.is_shutting_down,
             "pumps": {
                 pump.name: {
@@ -57,7 +77,5 @@ def _report(request: Request, status: int) -> Response:
                 }
                 for pump in health.pumps
             },
-        },
-        status,
-        headers={"cache-control": "no-store"},
-    )
+        }
+    return JSONResponse(content, status, headers={"cache-control": "no-store"})

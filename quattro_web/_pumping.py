@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from quattro_core import TaskGroup, TaskReturnedError
-from quattro_web._cancellation import is_cancelled
+from quattro_web._cancellation import is_cancelled, is_ctrl_c
 from quattro_web._errors import PumpFailedError
 from quattro_web._pump_run import PumpRun
 from quattro_web._pumps import Pump, unique_names
@@ -38,7 +38,8 @@ class Pumping:
         self._start_up: StartUp | None = None
         self._supervisor: asyncio.Task[Any] | None = None
         self._is_ending = False
-        self._untold: list[Exception] = []
+        self._untold: list[BaseException] = []
+        self._has_asked = False
 
     def prepare(self, pumps: Sequence[Pump], state: object) -> None:
         """Set the pumps up.
@@ -96,7 +97,7 @@ class Pumping:
             raise errors[0]
         if errors:
             msg = "pumps have failed"
-            raise ExceptionGroup(msg, errors)
+            raise BaseExceptionGroup(msg, errors)
 
     async def _run(self, run: PumpRun) -> None:
         try:
@@ -112,8 +113,12 @@ class Pumping:
                 logger.info("pump %s has returned, as the app shuts down", run.name)
             else:
                 self._failed(run, exc)
-        except Exception as exc:  # noqa: BLE001  # it is logged, or raised at the end
+        except GeneratorExit:  # the coroutine is closed: its event loop has ended
+            raise
+        except BaseException as exc:  # it is logged, and raised at the end
             self._failed(run, exc)
+            if is_ctrl_c(exc):
+                raise
 
     @property
     def _is_ended_by_us(self) -> bool:
@@ -121,7 +126,7 @@ class Pumping:
         supervisor = self._supervisor
         return self._is_ending or (supervisor is not None and bool(supervisor.cancelling()))
 
-    def _failed(self, run: PumpRun, exc: Exception) -> None:
+    def _failed(self, run: PumpRun, exc: BaseException) -> None:
         name = run.name
         if self._start_up is not None:
             if not self._start_up.fail(exc, name):
@@ -134,9 +139,15 @@ class Pumping:
             self._untold.append(exc)
         else:
             logger.critical("pump %s failed: the server has to stop", name, exc_info=exc)
-            self._stops()
             # What was logged is not told again, but that it has failed is: by the exit status too,
             # where the server has one for it.
             self._untold.append(
-                PumpFailedError(f"pump {name} has failed") if stop_server() else exc
+                PumpFailedError(f"pump {name} has failed") if self._stop_server() else exc
             )
+
+    def _stop_server(self) -> bool:
+        """Ask the server to stop, once: a second signal would hurry it."""
+        if not self._has_asked:
+            self._stops()
+            self._has_asked = stop_server()
+        return self._has_asked

@@ -6,6 +6,7 @@ import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from types import FunctionType
 from typing import Any, Literal
 
 from quattro_core import RestartPolicy
@@ -147,7 +148,27 @@ def _checked_function(function: PumpFunction) -> PumpFunction:
     if not callable(function):
         msg = f"a pump is an async function, got {function!r}"
         raise TypeError(msg)
+    if _blocks(function):
+        msg = (
+            f"pump {_name(function)} is a def function, which would block the event loop: make it "
+            "async def, with asyncio.to_thread(...) for what blocks; or, if it returns an "
+            "awaitable, say so in its annotation"
+        )
+        raise TypeError(msg)
     return function
+
+
+def _blocks(function: object) -> bool:
+    """Tell whether a function does its work by being called, so that nothing could be awaited."""
+    while isinstance(function, partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
+    return (
+        isinstance(function, FunctionType)
+        and function.__name__ != "<lambda>"
+        and not inspect.iscoroutinefunction(function)
+        and function.__annotations__.get("return") in (None, "None")
+    )
 
 
 def _checked_restart(restart: RestartPolicy | None) -> RestartPolicy:

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from quattro_core import TaskGroup, TooManyWaitingError
-from quattro_web._cancellation import current_task, is_cancelled
+from quattro_web._cancellation import current_task, is_cancelled, is_ctrl_c
 from quattro_web._errors import AppBusyError
 from quattro_web._grace import CLEANUP
 from quattro_web._pumps import name_of
@@ -36,7 +36,13 @@ class HandedOver:
         self._group = group
         self._shutdown = shutdown
         self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
+        self._announced: set[asyncio.Task[Any]] = set()  # whose cancellation is in the log
+        self._owner: asyncio.Task[Any] | None = None
         self.failures = 0
+
+    def start(self) -> None:
+        """Take note of the task that the group lives in, which calls this."""
+        self._owner = current_task()
 
     @property
     def count(self) -> int:
@@ -87,10 +93,14 @@ class HandedOver:
             age,
             "; ".join(self.left()),
         )
-        running = self._running()
-        for task in running:
-            task.cancel()
-        await self._shutdown.patience(running, until=age + CLEANUP, hurries=False)
+        until = age + CLEANUP
+        while running := self._running():
+            for task in running:  # its clean-up may hand over more: that has no other time
+                if task not in self._announced:
+                    self._announced.add(task)
+                    task.cancel()
+            if await self._shutdown.patience(running, until=until, hurries=False):
+                break
         if self._running():
             logger.error(
                 "the shutdown waits no longer for handed-over work that was cancelled: %s",
@@ -113,6 +123,7 @@ class HandedOver:
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         del self._since[task]
+        self._announced.discard(task)
 
     async def _guard(self, work: Work[T], origin: str) -> T | None:
         try:
@@ -122,12 +133,27 @@ class HandedOver:
                 self._failed(
                     "%s, handed over by %s, was cancelled by something it awaited", origin, exc
                 )
+            elif self._is_lost(current_task()):
+                logger.warning(
+                    "%s, handed over by %s, was cancelled before its end, as the event loop ends",
+                    current_task().get_name(),
+                    origin,
+                )
             raise
-        except KeyboardInterrupt:  # pragma: no cover  # the event loop ends with it
-            raise
-        except BaseException as exc:  # noqa: BLE001  # it is logged
+        except BaseException as exc:
             self._failed("%s, handed over by %s, failed", origin, exc)
+            if is_ctrl_c(exc):
+                raise
             return None
+
+    def _is_lost(self, task: asyncio.Task[Any]) -> bool:
+        """Whether it was neither the drain that has cancelled it nor, it seems, its own user.
+
+        A server that is out of patience lets the event loop end, which cancels everything.
+        """
+        owner = self._owner
+        is_ending = self._shutdown.has_begun or (owner is not None and bool(owner.cancelling()))
+        return is_ending and task not in self._announced
 
     def _failed(self, message: str, origin: str, exc: BaseException) -> None:
         self.failures += 1

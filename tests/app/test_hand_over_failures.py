@@ -3,13 +3,17 @@
 import asyncio
 import inspect
 import logging
+import signal
 from functools import partial
 from typing import Any
 
 import pytest
 
 from quattro_web.fastapi import AppTaskGroup
-from tests.app.handing import fail, serve
+from tests.app.apps import settle
+from tests.app.handing import app_with, fail, serve
+from tests.support.clock import VirtualClockLoop
+from tests.support.lifespan import Life
 
 
 class CustomError(BaseException):
@@ -83,3 +87,63 @@ def test_cancelling_it_is_no_failure(errors: list[logging.LogRecord]) -> None:
     assert [task.cancelled() for task in tasks] == [True, True]
     assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
     assert errors == []
+
+
+def test_work_that_the_end_of_the_loop_cancels(errors: list[logging.LogRecord]) -> None:
+    """A5: Work that is lost, as the server is out of patience and lets its event loop end, is
+    named in the log."""
+    life = Life(app_with(lambda group: group.create_task(asyncio.Event().wait, name="mail"), []))
+
+    async def main() -> None:
+        await life.start()
+        await life.get("/items/5")
+        await settle()
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(main())
+    messages = [record.getMessage() for record in errors]
+    lost = "mail, handed over by GET /items/5, was cancelled before its end, as the event loop ends"
+    assert lost in messages
+
+
+def test_what_cancelled_work_hands_over_is_cancelled_too(errors: list[logging.LogRecord]) -> None:
+    """A5: Work that is handed over by work that the shutdown has cancelled is cancelled as well,
+    and has ended before the pumps do."""
+    log: list[str] = []
+
+    async def late() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            log.append("late work cancelled")
+            raise
+
+    def hand_over(group: AppTaskGroup) -> None:
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                group.create_task(late())
+                await asyncio.sleep(0)
+
+        group.create_task(work())
+
+    serve(hand_over, log)
+    assert log.index("late work cancelled") < log.index("pump ends")
+    assert not [record for record in errors if "waits no longer" in record.getMessage()]
+
+
+def test_keyboard_interrupt_of_work(
+    errors: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A5: Where the server takes Ctrl-C, a KeyboardInterrupt is a failure like others."""
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+    log: list[str] = []
+
+    async def work() -> None:
+        raise KeyboardInterrupt
+
+    life = serve(lambda group: group.create_task(work), log)
+    assert life.error is None
+    assert "work, handed over by GET /items/5, failed" in errors[0].getMessage()
+    assert log[-3:] == ["pump ends", "resource closes", "shutdown.complete"]

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from quattro_web import (
     NoTaskGroupError,
@@ -18,7 +19,7 @@ from quattro_web import (
     task_group_lifespan,
 )
 from tests.app.apps import settle, soon
-from tests.support.asgi import run
+from tests.support.asgi import get, run
 from tests.support.lifespan import Life
 
 
@@ -137,3 +138,31 @@ def test_app_that_does_not_run() -> None:
     """A3: Asking for the health of an app that does not run is an error that says what to do."""
     with pytest.raises(NoTaskGroupError, match=r"does not run: call quattro_web\.install\(app\)"):
         app_health(Starlette())
+
+
+def test_routes_in_a_sub_app() -> None:
+    """A3: Routes that are mounted in an app tell how that app is, installed themselves or not."""
+    for installed in (False, True):
+        inner = Starlette(routes=health_routes())
+        if installed:
+            install(inner)
+        app = Starlette(routes=[Mount("/health", inner)])
+        install(app, pumps=[Pump(forever, name="the feed")])
+
+        async def main(app: Starlette = app) -> None:
+            async with Life(app) as life:
+                assert (await life.get("/health/livez")).status == 200
+                answer = await life.get("/health/readyz")
+                assert answer.status == 200
+                assert b"the feed" in answer.body
+
+        run(main())
+
+
+def test_app_whose_lifespan_is_not_run() -> None:
+    """A3: An app whose lifespan is not run lives, and is not ready."""
+    app = Starlette(routes=health_routes())
+    install(app)
+    assert run(get(app, "/livez")).status == 200
+    answer = run(get(app, "/readyz"))
+    assert (answer.status, answer.body) == (503, b'{"ready":false,"running":false}')

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import Awaitable, Callable
 
@@ -13,6 +14,7 @@ from quattro_core import TaskReturnedError
 from quattro_web import ShutdownEvent, app_task_group, install, shutdown_event
 from tests.app.apps import SOON, lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
+from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
 Pump = Callable[[], Awaitable[None]]
@@ -115,7 +117,7 @@ def test_failure_in_clean_up(errors: list[logging.LogRecord]) -> None:
     assert log[-3:] == ["pump ends", "resource closes", "shutdown.failed"]
 
 
-@pytest.mark.parametrize("error", [CustomError, SystemExit])
+@pytest.mark.parametrize("error", [CustomError, SystemExit, GeneratorExit])
 def test_failure_that_is_no_exception(
     error: type[BaseException], errors: list[logging.LogRecord]
 ) -> None:
@@ -131,6 +133,53 @@ def test_failure_that_is_no_exception(
     assert isinstance(life.error, RuntimeError)
     assert isinstance(life.error.__cause__, error)
     assert log.index("startup.complete") < log.index("pump ends") < log.index("resource closes")
+
+
+def test_keyboard_interrupt_of_a_pump(
+    errors: list[logging.LogRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A3: Where the server takes Ctrl-C, a KeyboardInterrupt is a failure of the pump that raises
+    it: it is logged, and the app's resources are closed."""
+    log: list[str] = []
+    monkeypatch.setattr(signal, "getsignal", lambda _: None)
+
+    async def pump() -> None:
+        await soon()
+        raise KeyboardInterrupt
+
+    life = live(pump, pump_of(log), log=log)
+    assert "pump failed: the server has to stop" in errors[0].getMessage()
+    assert isinstance(life.error, KeyboardInterrupt)
+    assert log.index("startup.complete") < log.index("pump ends") < log.index("resource closes")
+
+
+def test_ctrl_c_that_meets_a_pump(errors: list[logging.LogRecord]) -> None:
+    """A3: Where nobody takes Ctrl-C, it ends the event loop, as ever, and the log names the pump
+    that it has met."""
+
+    async def pump() -> None:
+        await soon()
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    loop = VirtualClockLoop()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(_stay(pump))
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(1))
+    finally:
+        loop.close()
+        signal.signal(signal.SIGINT, before)
+    assert "pump failed: the server has to stop" in errors[0].getMessage()
+
+
+async def _stay(pump: Pump) -> None:
+    app = Starlette()
+    install(app, pumps=[pump])
+    async with Life(app):
+        await asyncio.Event().wait()
 
 
 def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:

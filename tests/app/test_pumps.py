@@ -1,15 +1,15 @@
 """Pumps: which functions are, how they are called, and how they are ended."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from functools import partial, wraps
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.routing import Route
 
-from quattro_web import install, task_group_lifespan
+from quattro_web import Pump, install, task_group_lifespan
 from tests.app.apps import lifespan_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
@@ -185,19 +185,46 @@ def test_bad_pump_is_told_at_once(install_by: Callable[..., Any] | str) -> None:
 def sync_function() -> None: ...
 
 
+async def async_function() -> None: ...
+
+
 async def generator() -> AsyncIterator[None]:
     yield
 
 
-@pytest.mark.parametrize("function", [sync_function, generator])
-def test_sync_function_is_no_pump(function: Any) -> None:
+def test_function_that_blocks_is_no_pump() -> None:
+    """A2: A def function is refused at once: it would block the event loop in the start-up."""
+    with pytest.raises(
+        TypeError, match=r"pump sync_function is a def function.*asyncio\.to_thread"
+    ):
+        install(Starlette(), pumps=[sync_function])  # type: ignore[list-item]
+    with pytest.raises(TypeError, match="pump sync_function is a def function"):
+        Pump(partial(sync_function))  # type: ignore[arg-type]
+
+
+def test_def_function_that_returns_an_awaitable_is_a_pump() -> None:
+    """A2: What returns an awaitable, and says so, is a pump as well; so is a wrapped async one."""
+
+    def later() -> Awaitable[None]:
+        return asyncio.sleep(0)
+
+    @wraps(async_function)
+    def wrapper() -> Any:
+        return async_function()
+
+    for function in (later, wrapper, lambda: asyncio.sleep(0)):
+        assert Pump(function).function is function
+
+
+@pytest.mark.parametrize("function", [generator, lambda: None])
+def test_what_returns_no_awaitable_is_no_pump(function: Any) -> None:
     """A2: A function that is not async is a TypeError that names it, as a failed pump is told."""
     app = Starlette()
     install(app, pumps=[function])
     life = Life(app)
     run(_stay(life))
     assert isinstance(life.error, TypeError)
-    assert f"pump {function.__name__} is not an async function" in str(life.error)
+    assert "is not an async function" in str(life.error)
 
 
 async def _stay(life: Life) -> None:

@@ -315,7 +315,7 @@ class CustomError(BaseException):
     """Not an Exception."""
 
 
-@pytest.mark.parametrize("error", [CustomError("custom"), SystemExit(3)])
+@pytest.mark.parametrize("error", [CustomError("custom"), SystemExit(3), GeneratorExit()])
 def test_error_that_is_no_exception(run: Run, error: BaseException) -> None:
     """A3: What is no Exception would end the event loop: it is a failure like others."""
 
@@ -325,6 +325,29 @@ def test_error_that_is_no_exception(run: Run, error: BaseException) -> None:
         assert caught.value.__cause__ is error
 
     run(main)
+
+
+def test_closed_coroutine_is_no_failure() -> None:
+    """A3: The GeneratorExit of a coroutine that is closed passes: nothing could be awaited then."""
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.create_task(running)
+        await asyncio.sleep(0)
+        return task
+
+    running = Supervisor(forever, on_failure="restart").run()
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.run_until_complete(main())
+        running.close()  # a RuntimeError if it goes on
+        task.cancel()
+        with pytest.raises(RuntimeError, match="already awaited"):
+            loop.run_until_complete(task)
+    finally:
+        loop.close()
 
 
 def test_ctrl_c_passes() -> None:
@@ -612,6 +635,12 @@ def test_bad_seconds(name: str, value: float) -> None:
     """A3: A time that is none is an error that names it."""
     with pytest.raises(ValueError, match=f"{name} must be a number of seconds .*got {value!r}"):
         RestartPolicy(**{name: value})  # type: ignore[arg-type]
+
+
+def test_no_time_to_count_in() -> None:
+    """A3: A window of no time would be no limit: it is an error that says how to have none."""
+    with pytest.raises(ValueError, match=r"within must be more than 0.*max_restarts=None"):
+        RestartPolicy(max_restarts=2, within=0)
 
 
 def test_seconds_of_a_wrong_type() -> None:

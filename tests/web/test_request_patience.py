@@ -1,0 +1,129 @@
+"""Which requests are watched, and what that costs those that are not."""
+
+import asyncio
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from quattro_web import cancel_on_disconnect, install, set_deadline
+from tests.support.asgi import Exchange, run
+from tests.web.watched import app_of, hang
+
+
+async def leave(app: Any, path: str = "/", *, after: float) -> None:
+    await Exchange(app, path).disconnect_after(after).run()
+
+
+def timers() -> int:
+    return len(asyncio.get_running_loop()._scheduled)  # type: ignore[attr-defined]
+
+
+def test_one_timer_stands_for_all_requests() -> None:
+    """R9: Watching costs one timer for all requests that are open, and none when there are none."""
+    before: list[int] = []
+
+    async def endpoint(request: Request) -> Response:
+        before.append(timers())
+        return PlainTextResponse("hello")
+
+    app = app_of(endpoint)
+
+    async def main() -> None:
+        for _ in range(50):
+            await Exchange(app).run()
+        await asyncio.sleep(1)
+        assert timers() == 0
+
+    run(main())
+    assert before == [1] * 50
+
+
+def test_requests_that_begin_one_after_the_other() -> None:
+    """R7: Each of many requests that overlap is cancelled within 100 ms of its client's leaving."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await hang(log, "handler")
+        raise AssertionError
+
+    app = app_of(endpoint)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(20):
+                group.create_task(Exchange(app).disconnect_after(0).run())
+                await asyncio.sleep(0.007)
+
+    run(main())
+    seconds = [float(line.split(" after ")[1].split(" s")[0]) for line in log]
+    assert len(seconds) == 20
+    for number, after in enumerate(seconds):
+        assert 0.05 <= round(after - number * 0.007, 3) + 0.005 <= 0.1
+
+
+def test_request_that_says_no_before_it_is_watched() -> None:
+    """R7: A route that has turned it off is not watched, also where the app asks for it."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        cancel_on_disconnect(request, on=False)
+        await asyncio.sleep(1)
+        log.append("done")
+        return PlainTextResponse("hello")
+
+    run(leave(app_of(endpoint), after=0.1))
+    assert log == ["done"]
+
+
+def test_deadline_and_patience_together() -> None:
+    """R7, R8: A request with a deadline of its own is watched all the same."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        set_deadline(request, 30)
+        await hang(log, "handler")
+        raise AssertionError
+
+    run(leave(app_of(endpoint), after=0.2))
+    assert log == ["handler cancelled after 0.20 s: the client has disconnected"]
+
+
+def test_sub_app_is_watched_from_inside() -> None:
+    """R7: The client of a request in a sub-app with a middleware of its own is watched, though only
+    the app around it asks for that."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await hang(log, "handler")
+        raise AssertionError
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+    install(inner)
+
+    async def copying(scope: Any, receive: Any, send: Any) -> None:
+        await inner({**scope, "path": "/", "root_path": ""}, receive, send)
+
+    for app in (inner, copying):
+        outer = Starlette(routes=[Mount("/inner", app)])
+        install(outer, cancel_on_disconnect=True)
+        run(leave(outer, "/inner/", after=0.2))
+    assert log == ["handler cancelled after 0.20 s: the client has disconnected"] * 2
+
+
+def test_loop_that_ended_does_not_keep_the_next_from_watching() -> None:
+    """R7: An app that runs in another event loop later watches there."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        if request.query_params:
+            return PlainTextResponse("hello")
+        await hang(log, "handler")
+        raise AssertionError
+
+    app = app_of(endpoint)
+    run(Exchange(app, "/?quick=1").run())  # its loop ends before the timer is due
+    run(leave(app, after=0.2))
+    assert log == ["handler cancelled after 0.20 s: the client has disconnected"]
