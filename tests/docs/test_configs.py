@@ -1,0 +1,64 @@
+"""The files of other programs that the pages show: they can be read, and they leave enough time."""
+
+import configparser
+import json
+import re
+import tomllib
+from typing import Any, cast
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from quattro_web import ShutdownGrace
+from tests.docs.pages import Block, blocks_in, id_of
+
+GRACE = cast("float", ShutdownGrace().total)
+
+DOCKER = {"FROM", "WORKDIR", "COPY", "RUN", "ENV", "EXPOSE", "USER", "STOPSIGNAL", "CMD"}
+
+
+def named(block: Block) -> str:
+    return f"{id_of(block.page)}:{block.line}"
+
+
+@pytest.mark.parametrize("block", blocks_in("toml"), ids=named)
+def test_toml_is_read(block: Block) -> None:
+    """A block of TOML is TOML."""
+    assert tomllib.loads(block.text)
+
+
+@pytest.mark.parametrize("block", blocks_in("yaml"), ids=named)
+def test_kubernetes_waits_for_the_shutdown(block: Block) -> None:
+    """A deployment asks the routes that there are, and kills after the shutdown's own bound."""
+    deployment: dict[str, Any] = yaml.safe_load(block.text)
+    assert deployment["kind"] == "Deployment"
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > before + GRACE
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    selector = deployment["spec"]["selector"]["matchLabels"]
+    assert selector == deployment["spec"]["template"]["metadata"]["labels"]
+
+
+@pytest.mark.parametrize("block", blocks_in("ini"), ids=named)
+def test_systemd_waits_for_the_shutdown(block: Block) -> None:
+    """A unit of systemd is one, restarts whatever ends, and kills after the shutdown's bound."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment, method-assign]
+    unit.read_string(block.text)
+    service = unit["Service"]
+    assert int(service["TimeoutStopSec"]) > GRACE
+    assert service["Restart"] == "always"
+
+
+@pytest.mark.parametrize("block", blocks_in("dockerfile"), ids=named)
+def test_image_passes_signals_on(block: Block) -> None:
+    """An image runs the server itself, not a shell that would keep the signal to itself."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    words = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    assert {word for word, _ in words} <= DOCKER
+    assert words[0][0] == "FROM"
+    [command] = [json.loads(text) for word, text in words if word == "CMD"]
+    assert re.fullmatch(r"uvicorn|gunicorn|hypercorn|granian", command[0])
