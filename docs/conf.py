@@ -2,6 +2,7 @@
 
 import builtins
 from importlib.metadata import version as version_of
+from pathlib import Path
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
@@ -85,7 +86,17 @@ def drop_aliases(app: Sphinx, doctree: nodes.document) -> None:
             paragraph.parent.remove(paragraph)
 
 
+def draw_inline(app: Sphinx, doctree: nodes.document) -> None:
+    """Put our own pictures into the page itself, where they have its colours, light and dark."""
+    for image in list(doctree.findall(nodes.image)):
+        picture = Path(app.srcdir, image["uri"])
+        if picture.suffix == ".svg" and "var(--color-" in (svg := picture.read_text("utf-8")):
+            html = f'<div class="picture">{svg}</div>'
+            image.replace_self(nodes.raw("", html, format="html"))
+
+
 def setup(app: Sphinx) -> None:
     """Resolve the names of others."""
+    app.connect("doctree-read", draw_inline)
     app.connect("missing-reference", resolve_elsewhere)
     app.connect("doctree-read", drop_aliases)
