@@ -12,7 +12,6 @@ KNOWN = {
     "python",
     "text",
     "sh",
-    "toml",
     "yaml",
     "ini",
     "dockerfile",
@@ -20,8 +19,7 @@ KNOWN = {
     "{toctree}",
     "{include} ../CHANGELOG.md",
     "{include} ../CONTRIBUTING.md",
-    "{figure} _static/life.svg",
-    "{figure} _static/layers.svg",
+    "{include} ../README.md",
 }
 
 

@@ -3,7 +3,6 @@
 import configparser
 import json
 import re
-import tomllib
 from typing import Any, cast
 
 import pytest
@@ -21,25 +20,30 @@ def named(block: Block) -> str:
     return f"{id_of(block.page)}:{block.line}"
 
 
-@pytest.mark.parametrize("block", blocks_in("toml"), ids=named)
-def test_toml_is_read(block: Block) -> None:
-    """A block of TOML is TOML."""
-    assert tomllib.loads(block.text)
-
-
 @pytest.mark.parametrize("block", blocks_in("yaml"), ids=named)
-def test_kubernetes_waits_for_the_shutdown(block: Block) -> None:
-    """A deployment asks the routes that there are, and kills after the shutdown's own bound."""
-    deployment: dict[str, Any] = yaml.safe_load(block.text)
-    assert deployment["kind"] == "Deployment"
-    pod = deployment["spec"]["template"]["spec"]
+def test_yaml_waits_for_the_shutdown(block: Block) -> None:
+    """What stops a container kills it after the shutdown's own bound, and asks what there is."""
+    document: dict[str, Any] = yaml.safe_load(block.text)
+    if document.get("kind") == "Deployment":
+        check_deployment(document["spec"])
+    else:
+        check_compose(document)
+
+
+def check_deployment(spec: dict[str, Any]) -> None:
+    pod = spec["template"]["spec"]
     [container] = pod["containers"]
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     assert pod["terminationGracePeriodSeconds"] > before + GRACE
+    assert container["startupProbe"]["httpGet"]["path"] == "/livez"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    selector = deployment["spec"]["selector"]["matchLabels"]
-    assert selector == deployment["spec"]["template"]["metadata"]["labels"]
+    assert spec["selector"]["matchLabels"] == spec["template"]["metadata"]["labels"]
+
+
+def check_compose(document: dict[str, Any]) -> None:
+    for service in document["services"].values():
+        assert int(service["stop_grace_period"].removesuffix("s")) > GRACE
 
 
 @pytest.mark.parametrize("block", blocks_in("ini"), ids=named)
