@@ -33,7 +33,7 @@ def check_pip(words: list[str]) -> None:
     assert words[0] == "install"
     for word in words[1:]:
         name, _, extras = word.rstrip("]").partition("[")
-        assert name in {".", PROJECT["name"], "uvicorn", "--pre"}
+        assert name in {".", PROJECT["name"], "uvicorn", "httpx2"}
         if extras and name != "uvicorn":
             assert {*extras.split(",")} <= {*PROJECT["optional-dependencies"]}
 
