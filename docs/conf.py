@@ -31,6 +31,7 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 html_theme = "furo"
+pygments_dark_style = "github-dark"  # that of furo underlines what is imported
 html_title = f"quattro-web {version}"
 html_copy_source = False
 html_static_path = ["_static"]
