@@ -31,9 +31,9 @@ class SharedLimit:
 
     Args:
         total: How many may run at once.
-        max_waiting: How many may wait; one more is a `TooManyWaitingError` of `create_task`. None
-            means no limit. Those that wait for the `concurrency_limit` of their own group don't
-            count.
+        max_waiting: How many may wait; one more is a `TooManyWaitingError` of
+            `TaskGroup.create_task`. None means no limit. Those that wait for the
+            `concurrency_limit` of their own group don't count.
 
     Raises:
         TypeError: If *total* or *max_waiting* is not an int.

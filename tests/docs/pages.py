@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 PAGES = [page for page in PAGES if "_build" not in page.parts]
 FENCE = re.compile(
     r"^(?P<fence>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=fence)\n", re.MULTILINE | re.DOTALL
@@ -24,12 +28,22 @@ class Block:
     line: int
 
 
+def id_of(page: Path) -> str:
+    """The name of a page in the reports of pytest."""
+    return page.relative_to(ROOT).as_posix()
+
+
 def blocks(page: Path) -> Iterator[Block]:
     """Every fenced block of a page, in order."""
     source = page.read_text(encoding="utf-8")
     for match in FENCE.finditer(source):
         line = source.count("\n", 0, match.start("text"))
         yield Block(page, match["language"].strip(), match["text"], line)
+
+
+def blocks_in(language: str) -> list[Block]:
+    """Every block in a language, of all pages."""
+    return [block for page in PAGES for block in blocks(page) if block.language == language]
 
 
 def execute(block: Block, namespace: dict[str, Any]) -> None:

@@ -34,11 +34,11 @@ EACH = pytest.mark.parametrize("name", COMMANDS)
 
 
 class Living(Server):
-    """A server of the list above, whose workers have all begun."""
+    """A server of the list above, with more options perhaps, whose workers have all begun."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *options: str) -> None:
         need(name.partition("-")[0])
-        super().__init__(COMMANDS[name]())
+        super().__init__([*COMMANDS[name](), *options])
         self.workers = 2 if name.endswith("-2") else 1
 
     def __enter__(self) -> Self:

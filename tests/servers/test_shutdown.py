@@ -102,3 +102,19 @@ def test_handed_over_work_is_finished(name: str) -> None:
         server.stop()
     [lines] = [lines for lines in server.said().values() if "work ends" in lines]
     assert lines[-3:] == ["work ends", "pump ends", "resources close"]
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [("uvicorn", "--timeout-graceful-shutdown"), ("hypercorn", "--graceful-timeout")],
+)
+def test_server_that_is_less_patient_cuts_requests_itself(name: str, option: str) -> None:
+    """A6: A server whose own time for open requests is over first answers them with a 500, and
+    pumps and resources end in order nevertheless."""
+    with Living(name, option, "1") as server:
+        slow = Client(server, "/slow")
+        server.wait_for("slow begins")
+        server.stop()
+        assert slow.result()[0] == 500
+    [lines] = [lines for lines in server.said().values() if "slow is cancelled" in lines]
+    assert lines[-3:] == ["slow is cancelled", "pump ends", "resources close"]

@@ -1,0 +1,49 @@
+"""The API reference has every public name, once, and nothing else."""
+
+import re
+from collections import Counter
+from importlib import import_module
+
+import pytest
+
+from tests.docs.pages import PAGES, ROOT
+
+REFERENCE = ROOT / "docs" / "api"
+MODULES = {
+    "core": "quattro_core",
+    "web": "quattro_web",
+    "fastapi": "quattro_web.fastapi",
+    "postgres": "quattro_web.postgres",
+    "redis": "quattro_web.redis",
+}
+# The names that a page documents: what autodoc reads, and what is written by hand.
+DOCUMENTED = re.compile(
+    r"^\.\. (?:auto(?:class|function|exception|data|module)|py:class):: ([\w.]+)", re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("page", "module"), MODULES.items())
+def test_every_public_name_is_documented_once(page: str, module: str) -> None:
+    """A module's page has what its ``__all__`` has: each name once, and no other."""
+    names = DOCUMENTED.findall((REFERENCE / f"{page}.md").read_text(encoding="utf-8"))
+    public = [f"{module}.{name}" for name in import_module(module).__all__]
+    assert sorted(names) == public
+    assert max(Counter(names).values()) == 1
+
+
+def test_reference_is_in_one_place() -> None:
+    """No other page documents a name: there is one place that a link can lead to."""
+    others = [page for page in PAGES if page.parent != REFERENCE]
+    assert [page for page in others if DOCUMENTED.search(page.read_text(encoding="utf-8"))] == []
+
+
+def test_every_public_module_has_a_page() -> None:
+    """Each module whose name has no underscore is in the reference."""
+    public = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("quattro_core", "quattro_web")
+        for path in (ROOT / package).rglob("*.py")
+        if not path.name.startswith("_") or path.name == "__init__.py"
+    }
+    assert public == {*MODULES.values()}
+    assert {path.stem for path in REFERENCE.glob("*.md")} == {*MODULES, "index"}
