@@ -108,7 +108,7 @@ class SharedLimit:
         self._free += 1
 
 
-def checked_limit(name: str, limit: object, *, least: int = 1) -> int:
+def checked_limit(name: str, limit: object, *, least: int = 1, optional: bool = True) -> int:
     """Return a limit that was given as argument *name*, if it is one.
 
     Raises:
@@ -116,7 +116,7 @@ def checked_limit(name: str, limit: object, *, least: int = 1) -> int:
         ValueError: If it is below *least*.
     """
     if not isinstance(limit, int) or isinstance(limit, bool):
-        msg = f"{name} must be an int or None, got {limit!r}"
+        msg = f"{name} must be an int{' or None' if optional else ''}, got {limit!r}"
         raise TypeError(msg)
     if limit < least:
         msg = f"{name} must be at least {least}, got {limit}"
