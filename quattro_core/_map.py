@@ -48,9 +48,9 @@ class MapRun(Generic[T, R]):
         limit: int,
         ordered: bool,
     ) -> None:
-        self.loop = group._loop
+        self.loop: asyncio.AbstractEventLoop = group._loop
         self.workers: set[asyncio.Task[None]] = set()
-        self.is_stopped = False
+        self.is_stopped: bool = False
         self._group = group
         self._function = function
         self._limit = limit

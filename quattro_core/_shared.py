@@ -45,10 +45,11 @@ class SharedLimit:
     __slots__ = ("_free", "_queue", "_waiting", "max_waiting", "total")
 
     def __init__(self, total: int, *, max_waiting: int | None = None) -> None:
-        self.total = self._free = checked_limit("total", total)
+        self.total: int = checked_limit("total", total)
+        self._free = self.total
         if max_waiting is not None:
             checked_limit("max_waiting", max_waiting, least=0)
-        self.max_waiting = max_waiting
+        self.max_waiting: int | None = max_waiting
         self._queue: deque[WaitingTask[Any]] = deque()
         self._waiting = 0
 

@@ -36,7 +36,7 @@ class HandedOver:
         self._group = group
         self._shutdown = shutdown
         self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
-        self.failures = 0
+        self.failures: int = 0
 
     @property
     def count(self) -> int:

@@ -284,7 +284,8 @@ def test_dropped_after_its_loop() -> None:
     thread.join()
     for task in tasks:
         task._log_destroy_pending = False  # type: ignore[attr-defined]
-        task.get_coro().close()
+        coro: Any = task.get_coro()
+        coro.close()
 
 
 def test_dropped_as_the_interpreter_ends() -> None:
