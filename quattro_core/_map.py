@@ -18,7 +18,9 @@ R = TypeVar("R")
 
 _END: Any = object()
 EMPTY: Any = object()
-_CUT = "the map was cut short: its TaskGroup has failed or was cancelled, or a worker of it was"
+_CUT = (
+    "the map was cut short: its TaskGroup has ended, or one of its background tasks was cancelled"
+)
 
 
 class Slot(Generic[R]):
@@ -85,6 +87,10 @@ class MapRun(Generic[T, R]):
                 self._start(None, _END)
                 continue
             if self._is_cut or not (self.workers or self._is_exhausted or self.is_stopped):
+                if self._group._aborting:
+                    # An error of ours would stand beside the one that has aborted the group.
+                    msg = "the TaskGroup of the map has failed, or was cancelled"
+                    raise CancelledError(msg)
                 raise RuntimeError(_CUT)
             if not self.workers or self.is_stopped:
                 return False
@@ -163,11 +169,7 @@ class MapRun(Generic[T, R]):
         """Work on an item, then on others; the one that has no slot leads."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         is_dismissed = self._group._background_tasks().get
-        function, create_future, is_sync = (
-            self._function,
-            self.loop.create_future,
-            self._pulling is None,
-        )
+        function, create_future = self._function, self.loop.create_future
         try:
             if slot is None:
                 slot = Slot()
@@ -186,7 +188,7 @@ class MapRun(Generic[T, R]):
                 del item, value  # they are for others to keep
                 slot.taken = taken = create_future()
                 await taken
-                item = self._pull_now(slot) if is_sync else await self._pull(slot, task)
+                item = await self._pull(slot, task) if self._pulling else self._pull_now(slot)
         except CancelledError as exc:
             if task.cancelling() or self._is_over(task):
                 raise

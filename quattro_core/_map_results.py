@@ -40,8 +40,10 @@ class MapResults(Generic[R_co]):
         """Return the next result.
 
         Raises:
-            RuntimeError: If the map was cut short, in a task that its group has not cancelled for
-                it. If the group is not open when the iteration begins. In another thread.
+            RuntimeError: If the group is not open when the iteration begins; if it ends while a
+                task that it does not know of iterates; in another thread.
+            asyncio.CancelledError: If the group has failed or was cancelled, also in a task that
+                the group does not know of.
 
         .. versionadded:: 0.1
         """
