@@ -11,6 +11,8 @@ PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python;
 ARGS ?=
 # The Pythons that the types are checked for.
 VERSIONS = 3.11 3.12 3.13
+# It looks for modules where the `python` on PATH does.
+PYRIGHT = PATH="$(abspath $(BIN)):$$PATH" basedpyright
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -35,7 +37,13 @@ lint: $(VENV)/.has-lint ## Check style, formatting and the layers of the package
 
 types: $(VENV)/.has-types ## Check the types, for every supported Python
 	@for version in $(VERSIONS); do \
-		echo "mypy for Python $$version"; $(BIN)/mypy --python-version $$version || exit 1; done
+		echo "mypy for Python $$version"; $(BIN)/mypy --python-version $$version || exit 1; \
+		echo "pyright for Python $$version"; \
+		$(PYRIGHT) --pythonversion $$version tests/typing || exit 1; done
+	@for package in quattro_core quattro_web; do \
+		echo "is all that $$package exports typed?"; \
+		$(PYRIGHT) --ignoreexternal --verifytypes $$package >$(VENV)/untyped || \
+		{ cat $(VENV)/untyped; exit 1; }; done
 
 docs: $(VENV)/.has-docs ## Build the documentation in docs/_build/html; a warning is an error
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html

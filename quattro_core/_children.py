@@ -113,6 +113,18 @@ class Children(asyncio.TaskGroup):
                 task.cancel(self._cancel_msg)
         return True
 
+    def _dismiss_one(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a background task, unless the group or somebody else has done so by this way."""
+        if self._background is not None and self._background.get(task) is False:
+            self._background[task] = True
+            task.cancel(self._cancel_msg)
+
+    def _background_tasks(self) -> dict[asyncio.Task[Any], bool]:
+        """Return the background tasks, and whether each is dismissed: the same object for ever."""
+        if self._background is None:
+            self._background = {}
+        return self._background
+
     def _abort(self) -> None:
         """Cancel all children; take no more of them. The body is somebody else's to cancel."""
         if self._aborting:

@@ -45,10 +45,11 @@ class SharedLimit:
     __slots__ = ("_free", "_queue", "_waiting", "max_waiting", "total")
 
     def __init__(self, total: int, *, max_waiting: int | None = None) -> None:
-        self.total = self._free = checked_limit("total", total)
+        self.total: int = checked_limit("total", total)
+        self._free = self.total
         if max_waiting is not None:
             checked_limit("max_waiting", max_waiting, least=0)
-        self.max_waiting = max_waiting
+        self.max_waiting: int | None = max_waiting
         self._queue: deque[WaitingTask[Any]] = deque()
         self._waiting = 0
 
@@ -108,7 +109,7 @@ class SharedLimit:
         self._free += 1
 
 
-def checked_limit(name: str, limit: object, *, least: int = 1) -> int:
+def checked_limit(name: str, limit: object, *, least: int = 1, optional: bool = True) -> int:
     """Return a limit that was given as argument *name*, if it is one.
 
     Raises:
@@ -116,7 +117,7 @@ def checked_limit(name: str, limit: object, *, least: int = 1) -> int:
         ValueError: If it is below *least*.
     """
     if not isinstance(limit, int) or isinstance(limit, bool):
-        msg = f"{name} must be an int or None, got {limit!r}"
+        msg = f"{name} must be an int{' or None' if optional else ''}, got {limit!r}"
         raise TypeError(msg)
     if limit < least:
         msg = f"{name} must be at least {least}, got {limit}"

@@ -89,9 +89,11 @@ class RestartLimitError(RuntimeError):
 
     def __init__(self, message: str, errors: Sequence[Exception] = ()) -> None:
         super().__init__(message, errors)
-        self.errors = tuple(errors)
+        self.errors: tuple[Exception, ...] = tuple(errors)
         if errors:
-            self.__cause__ = ExceptionGroup("its failures, one after the other", errors)
+            self.__cause__: BaseException | None = ExceptionGroup(
+                "its failures, one after the other", errors
+            )
 
     def __str__(self) -> str:
         return str(self.args[0])

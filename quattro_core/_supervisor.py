@@ -59,7 +59,7 @@ class Supervisor:
         logger: logging.Logger | None = None,
     ) -> None:
         self._function = function
-        self.name = name or name_of(function)
+        self.name: str = name or name_of(function)
         self._takes_status = takes_status(function, self.name)
         self._on_failure = _checked("on_failure", on_failure, ("stop", "restart", "ignore"))
         self._on_return = _checked("on_return", on_return, ("stop", "restart", "ok"))

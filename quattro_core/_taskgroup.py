@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from quattro_core import _child
 from quattro_core._child import CoroutineOrFunction
 from quattro_core._children import CALL_GRAPH
-from quattro_core._lifecycle import Lifecycle
+from quattro_core._fan_out import FanOut
 from quattro_core._shared import SharedLimit, checked_limit
 from quattro_core._slots import Slots
 from quattro_core._waiting import WaitingTask, check_options
@@ -19,7 +19,7 @@ from quattro_core._waiting import WaitingTask, check_options
 T = TypeVar("T")
 
 
-class TaskGroup(Lifecycle):
+class TaskGroup(FanOut):
     """An `asyncio.TaskGroup` with background tasks and a limit on concurrency.
 
     When the body of the `async with` ends, the group waits for its foreground children

@@ -41,17 +41,18 @@ class AppRun:
         self._settings = settings
         self._requests = {} if requests is None else requests
         self._group = TaskGroup(shared_limit=settings.limit())
-        self.shutdown = Shutdown(settings.grace)
-        self.work = HandedOver(self._group, self.shutdown)
+        self.shutdown: Shutdown = Shutdown(settings.grace)
+        self.work: HandedOver = HandedOver(self._group, self.shutdown)
         self._stopping = asyncio.Event()
         self._stopped = False
         self._supervisor: asyncio.Task[None] | None = None
         self._notice = Notice(self.shutdown, self._begin, self._report)
         self._drain: Drain | None = None
-        self.is_alive = True
+        self.is_alive: bool = True
         self._is_late = False
-        self.loop = current_loop()
-        self.pumping = Pumping(self._group, self.shutdown, self._notice.expect_our_own)
+        self.loop: asyncio.AbstractEventLoop | None = current_loop()
+        expect = self._notice.expect_our_own
+        self.pumping: Pumping = Pumping(self._group, self.shutdown, expect)
 
     @property
     def has_started(self) -> bool:

@@ -26,8 +26,8 @@ class AppSettings:
         app_max_waiting: int | None = None,
         shutdown_grace: ShutdownGrace | None = None,
     ) -> None:
-        self.pumps = pumps if isinstance(pumps, Pumps) else Pumps(pumps)
-        self.grace = ShutdownGrace() if shutdown_grace is None else shutdown_grace
+        self.pumps: Pumps = pumps if isinstance(pumps, Pumps) else Pumps(pumps)
+        self.grace: ShutdownGrace = ShutdownGrace() if shutdown_grace is None else shutdown_grace
         if not isinstance(self.grace, ShutdownGrace):
             msg = f"shutdown_grace must be a ShutdownGrace, got {shutdown_grace!r}"
             raise TypeError(msg)

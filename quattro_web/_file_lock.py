@@ -41,16 +41,16 @@ class FileLock(OnceLock):
     .. versionadded:: 0.1
     """
 
-    heartbeat = 5.0
-    timeout = 5.0
-    valid_for = 10.0
+    heartbeat: float = 5.0
+    timeout: float = 5.0
+    valid_for: float = 10.0
 
     def __init__(
         self, path: str | os.PathLike[str] | None = None, *, app: str = "", poll: float = 0.5
     ) -> None:
-        self.path = None if path is None else Path(path)
+        self.path: Path | None = None if path is None else Path(path)
         self.app = app
-        self.poll = checked_seconds("poll", poll) or 0.5
+        self.poll: float = checked_seconds("poll", poll) or 0.5
 
     def claim(self, name: str) -> LockClaim:
         return _Claim(self.path or _default_path(self.app, name), is_default=self.path is None)

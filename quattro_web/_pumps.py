@@ -84,15 +84,18 @@ class Pump:
         ready_timeout: float | None = 30.0,
         once: OnceLock | None = None,
     ) -> None:
-        self.function = _checked_function(function)
-        self.name = name or _name(function)
+        self.function: PumpFunction = _checked_function(function)
+        self.name: str = name or _name(function)
+        self.takes: frozenset[str]
         self._takes_state, self.takes = _parameters(function, self.name)
-        self.on_failure = _one_of("on_failure", on_failure, ("stop", "restart", "ignore"))
-        self.on_return = _one_of("on_return", on_return, ("stop", "restart", "ok"))
-        self.restart = _checked_restart(restart)
-        self.ready_timeout = checked_seconds("ready_timeout", ready_timeout)
-        self.once = _checked_once(once)
-        self.needs_name = name is not None or once is not None
+        self.on_failure: OnFailure = _one_of(
+            "on_failure", on_failure, ("stop", "restart", "ignore")
+        )
+        self.on_return: OnReturn = _one_of("on_return", on_return, ("stop", "restart", "ok"))
+        self.restart: RestartPolicy = _checked_restart(restart)
+        self.ready_timeout: float | None = checked_seconds("ready_timeout", ready_timeout)
+        self.once: OnceLock | None = _checked_once(once)
+        self.needs_name: bool = name is not None or once is not None
         if "lease" in self.takes and once is None:
             msg = f"pump {self.name} takes a lease, which only a pump with once=... has"
             raise TypeError(msg)

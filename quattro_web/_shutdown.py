@@ -50,7 +50,7 @@ class Shutdown:
         self._begun = asyncio.Event()
         self._hurried = asyncio.Event()
         self._start = 0.0
-        self.event = ShutdownEvent(self._begun)
+        self.event: ShutdownEvent = ShutdownEvent(self._begun)
 
     @property
     def has_begun(self) -> bool:

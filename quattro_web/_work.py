@@ -38,7 +38,7 @@ class HandedOver:
         self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
         self._announced: set[asyncio.Task[Any]] = set()  # whose cancellation is in the log
         self._owner: asyncio.Task[Any] | None = None
-        self.failures = 0
+        self.failures: int = 0
 
     def start(self) -> None:
         """Take note of the task that the group lives in, which calls this."""

@@ -11,9 +11,9 @@ from quattro_web import _app_group, _interrupt, _request_group, _shutdown
 
 try:
     from fastapi import Depends
-except ModuleNotFoundError as exc:
+except ModuleNotFoundError as _exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
-    raise ModuleNotFoundError(msg, name=exc.name) from exc
+    raise ModuleNotFoundError(msg, name=_exc.name) from _exc
 
 __all__ = [
     "AppTaskGroup",

@@ -57,13 +57,13 @@ class PostgresLock(OnceLock):
     ) -> None:
         self._dsn = dsn
         self._session = _session_class(driver)
-        self.poll = checked_seconds("poll", poll) or 0
-        self.heartbeat = checked_seconds("heartbeat", heartbeat) or 0
-        self.timeout = checked_seconds("timeout", timeout) or 0
-        self.allowance = checked_seconds("allowance", allowance) or 0
+        self.poll: float = checked_seconds("poll", poll) or 0
+        self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or 0
+        self.timeout: float = checked_seconds("timeout", timeout) or 0
+        self.allowance: float = checked_seconds("allowance", allowance) or 0
         # A lost connection is told by the first proof that fails: nothing is asked twice.
-        self.valid_for = self.heartbeat + self.timeout
-        self.settle = self.valid_for + self.allowance
+        self.valid_for: float = self.heartbeat + self.timeout
+        self.settle: float = self.valid_for + self.allowance
 
     def claim(self, name: str) -> LockClaim:
         return _Claim(self._session(self._dsn), name)

@@ -12,9 +12,9 @@ try:
     from redis.asyncio import Redis
     from redis.asyncio.lock import Lock
     from redis.exceptions import LockError
-except ModuleNotFoundError as exc:
+except ModuleNotFoundError as _exc:
     msg = "quattro_web.redis needs redis-py: pip install 'quattro-web[redis]'"
-    raise ModuleNotFoundError(msg, name=exc.name) from exc
+    raise ModuleNotFoundError(msg, name=_exc.name) from _exc
 
 __all__ = ["RedisLock"]
 
@@ -57,12 +57,12 @@ class RedisLock(OnceLock):
     ) -> None:
         self._redis = redis
         self.ttl = checked_seconds("ttl", ttl) or 0
-        self.poll = checked_seconds("poll", poll) or 0
-        self.heartbeat = checked_seconds("heartbeat", heartbeat) or self.ttl / 5
-        self.timeout = checked_seconds("timeout", timeout) or 0
-        self.allowance = checked_seconds("allowance", allowance) or 0
-        self.valid_for = self.ttl - self.allowance
-        self.settle = self.heartbeat + self.timeout + self.allowance
+        self.poll: float = checked_seconds("poll", poll) or 0
+        self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or self.ttl / 5
+        self.timeout: float = checked_seconds("timeout", timeout) or 0
+        self.allowance: float = checked_seconds("allowance", allowance) or 0
+        self.valid_for: float = self.ttl - self.allowance
+        self.settle: float = self.heartbeat + self.timeout + self.allowance
         if self.valid_for < self.heartbeat + self.timeout:
             msg = (
                 f"ttl must be at least heartbeat + timeout + allowance = {self.settle:g} seconds, "

@@ -1,0 +1,363 @@
+"""`TaskGroup.map`: what an error does, and what a cancellation does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+from tests.core.test_errors import errors_of, fail
+
+ORDERS = pytest.mark.parametrize("ordered", [False, True])
+
+
+async def fail_at_three(number: int) -> int:
+    """Fail for the number three, after a while."""
+    await asyncio.sleep(0.001)
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+async def fail_at_once(number: int) -> int:
+    """Fail for the number three, before anything is awaited."""
+    if number == 3:
+        raise ValueError("three")
+    return number
+
+
+CALLS = pytest.mark.parametrize("call", [fail_at_three, fail_at_once])
+
+
+@ORDERS
+@CALLS
+@pytest.mark.parametrize("limit", [1, 4, 50])
+def test_a_call_fails(
+    run: Run, call: Callable[[int], Coroutine[Any, Any, int]], limit: int, ordered: bool
+) -> None:
+    """C5: an error of a call aborts the group and is in the ExceptionGroup, once."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            async for _ in tg.map(call, range(20), limit=limit, ordered=ordered):
+                pass
+
+    assert errors_of(run, main) == ["three"]
+
+
+class Failing:
+    """Yields two numbers, then fails, and would go on if it were asked again."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def give(self) -> int:
+        """Return the next number."""
+        self.asked += 1
+        if self.asked == 3:
+            raise ValueError("iterable")
+        return 0
+
+
+class FailingIterator(Failing):
+    """The iterator."""
+
+    def __iter__(self) -> FailingIterator:
+        return self
+
+    def __next__(self) -> int:
+        return self.give()
+
+
+class FailingAsyncIterator(Failing):
+    """The asynchronous iterator."""
+
+    def __aiter__(self) -> FailingAsyncIterator:
+        return self
+
+    async def __anext__(self) -> int:
+        await asyncio.sleep(0.001)
+        return self.give()
+
+
+@ORDERS
+@pytest.mark.parametrize("limit", [1, 2, 50])
+@pytest.mark.parametrize("source", [FailingIterator, FailingAsyncIterator])
+def test_the_iterable_fails(
+    run: Run, source: type[FailingIterator | FailingAsyncIterator], limit: int, ordered: bool
+) -> None:
+    """C5: an error of the iterable is one of a child, too, and it is not asked for more."""
+    items = source()
+
+    async def call(item: int) -> int:
+        await asyncio.sleep(0)
+        return item
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            async for _ in tg.map(call, items, limit=limit, ordered=ordered):
+                pass
+
+    assert errors_of(run, main) == ["iterable"]
+    assert items.asked == 3
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration, asyncio.CancelledError])
+@pytest.mark.parametrize("is_early", [False, True])
+def test_nothing_ends_the_map_in_silence(
+    run: Run, error: type[BaseException], is_early: bool
+) -> None:
+    """C5: a call that raises what ends an iteration, or a task, has failed like any other."""
+
+    def call(number: int) -> Coroutine[Any, Any, int]:
+        async def inner() -> int:
+            if number == 3:
+                raise error("odd")
+            return number
+
+        if is_early and number == 3:
+            raise error("odd")
+        return inner()
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            async for _ in tg.map(call, range(9), limit=2):
+                pass
+
+    [told] = errors_of(run, main)
+    assert {
+        StopAsyncIteration: "odd",
+        StopIteration: "coroutine raised StopIteration",
+        asyncio.CancelledError: f"the map of {call!r} was cancelled by something that it awaited",
+    }[error] == told
+
+
+def test_an_awaited_task_was_cancelled(run: Run) -> None:
+    """C5: a call that awaits a task which somebody cancels has failed, and the error says so."""
+
+    async def call(task: asyncio.Task[None]) -> None:
+        await task
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            task = asyncio.create_task(forever())
+            task.cancel()
+            await anext(tg.map(call, [task], limit=1))
+
+    [told] = errors_of(run, main)
+    assert "was cancelled by something that it awaited" in told
+
+
+@pytest.mark.parametrize("where", ["body", "child", "background"])
+def test_consumers_of_the_group_are_cancelled(run: Run, where: str) -> None:
+    """C5: a failure cancels the consumer, be it the body, a child or a background task."""
+    seen: list[BaseException] = []
+
+    async def consume(tg: TaskGroup) -> None:
+        try:
+            results = tg.map(fail_at_three, range(9), limit=2)
+            while True:
+                await anext(results)
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            if where == "child":
+                tg.create_task(consume(tg))
+            elif where == "background":
+                tg.create_background_task(consume(tg))
+                await forever()
+            else:
+                await consume(tg)
+
+    assert errors_of(run, main) == ["three"]
+    assert [type(error) for error in seen] == [asyncio.CancelledError]
+
+
+REASONS = pytest.mark.parametrize("reason", ["call", "child", "cancel", "exit"])
+
+
+@REASONS
+@ORDERS
+def test_outsiders_are_told(run: Run, reason: str, ordered: bool) -> None:
+    """C5: a consumer that the group does not know of does not hang: it is cancelled with the group,
+    and gets an error if the group has ended without it."""
+
+    async def outsider(tg: TaskGroup) -> None:
+        call: Any = fail_at_three if reason == "call" else asyncio.sleep
+        results = tg.map(call, [1, 2, 3, 3600], limit=4, ordered=ordered)
+        cut = RuntimeError if reason == "exit" else asyncio.CancelledError
+        with pytest.raises(cut, match=r"the map was cut short|TaskGroup of the map has failed"):
+            while True:
+                await anext(results)
+        with pytest.raises(cut):
+            await anext(results)
+        await results.aclose()
+
+    async def group(tg: TaskGroup, entered: asyncio.Event) -> None:
+        async with tg:
+            entered.set()
+            await asyncio.sleep(0.002)
+            if reason == "child":
+                tg.create_task(fail(ValueError("child")))
+            elif reason == "cancel":
+                tg.cancel()
+            if reason != "exit":
+                await forever()
+
+    async def main() -> None:
+        tg, entered = TaskGroup(), asyncio.Event()
+        task = asyncio.create_task(group(tg, entered))
+        await entered.wait()
+        consumer = asyncio.create_task(outsider(tg))
+        await asyncio.wait([task, consumer])
+        consumer.result()
+        assert (task.exception() is None) == (reason in {"cancel", "exit"})
+
+    run(main)
+
+
+def test_a_worker_is_cancelled(run: Run) -> None:
+    """C5: cancelling a worker by itself cuts the map short, and its consumer is told."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            results = tg.map(asyncio.sleep, [0, 3600, 3600], limit=2)
+            await anext(results)
+            tg.tasks[0].cancel()
+            with pytest.raises(RuntimeError, match="the map was cut short"):
+                await anext(results)
+            await asyncio.sleep(0.001)
+            assert tg.tasks == ()
+
+    run(main)
+
+
+@pytest.mark.parametrize("source", ["items", "async items", "call"])
+def test_swallowed_cancellation(run: Run, source: str) -> None:
+    """C2: a call, or an iterable, that swallows the cancellation does not keep the group open."""
+    calls: list[int] = []
+
+    async def swallow() -> None:
+        try:
+            await forever()
+        except asyncio.CancelledError:
+            pass
+
+    async def call(number: int) -> int:
+        calls.append(number)
+        if number == 1 and source != "async items":
+            await swallow()
+        return number
+
+    async def later() -> AsyncIterator[int]:
+        yield 0
+        await swallow()
+        yield 1
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            items: Any = later() if source == "async items" else range(5)
+            results = tg.map(call, items, limit=2, ordered=source == "items")
+            assert await anext(results) == 0
+            await asyncio.sleep(0.001)
+
+    run(main)
+    assert sorted(calls)[:1] == [0]
+    assert len(calls) <= 3
+
+
+def test_each_worker_is_cancelled_once(run: Run) -> None:
+    """C5: a clean-up that the end of the iteration has begun is not cut short by the group's."""
+    cleaned: list[int] = []
+
+    async def call(number: int) -> int:
+        try:
+            await asyncio.sleep(number)
+        finally:
+            if number:
+                await asyncio.sleep(0.002)
+                cleaned.append(number)
+        return number
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            await anext(tg.map(call, [0, 3600, 3601], limit=3))
+            await asyncio.sleep(0.001)
+            tg.cancel()
+
+    run(main)
+    assert sorted(cleaned) == [3600, 3601]
+
+
+def test_error_in_a_clean_up(run: Run) -> None:
+    """C5: an error that a call raises while it is being cancelled is not lost."""
+
+    async def call(number: int) -> int:
+        try:
+            await asyncio.sleep(number)
+        except asyncio.CancelledError:
+            raise ValueError("clean-up") from None
+        return number
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            await anext(tg.map(call, [0, 3600], limit=2))
+
+    assert errors_of(run, main) == ["clean-up"]
+
+
+def test_cancelled_before_the_workers_start(run: Run) -> None:
+    """C9: a group that is cancelled before the first worker runs leaves no warning behind."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            task = tg.create_task(tg.map(fail_at_three, range(9), limit=2).__anext__())
+            await asyncio.sleep(0)
+            tg.cancel()
+        assert task.cancelled()
+
+    run(main)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 5])
+def test_a_call_cancels_the_group(run: Run, limit: int) -> None:
+    """C9, C10: a call that cancels the group, an eager one at once, ends it without an error."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+
+            async def call(number: int) -> int:
+                if number == 2:
+                    tg.cancel()
+                return number
+
+            async for _ in tg.map(call, range(9), limit=limit):
+                pass
+
+    run(main)
+
+
+def test_outer_cancellation(run: Run) -> None:
+    """C10: a timeout around the group cancels consumer and workers, and is a TimeoutError."""
+
+    def numbers() -> Iterator[float]:
+        yield 0
+        while True:
+            yield 3600
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.002), TaskGroup() as tg:
+                async for _ in tg.map(asyncio.sleep, numbers(), limit=3):
+                    pass
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+    run(main)

@@ -1,0 +1,54 @@
+"""Types of `quattro_web`, which the type checkers check: nothing of this runs."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, assert_type
+
+from starlette.requests import HTTPConnection
+
+from quattro_core import MapResults, TaskGroup
+from quattro_web import (
+    AppGroup,
+    ShutdownEvent,
+    app_task_group,
+    request_task_group,
+    shutdown_event,
+)
+from quattro_web import fastapi as aliases
+from tests.typing.core import length, number, text
+
+
+async def requests(conn: HTTPConnection) -> None:
+    assert_type(request_task_group(conn), TaskGroup)
+    assert_type(request_task_group(conn).create_task(number()), asyncio.Task[int])
+    assert_type(request_task_group(conn.scope), TaskGroup)
+    request_task_group("scope")  # type: ignore[arg-type]
+
+
+async def apps(conn: HTTPConnection) -> None:
+    assert_type(app_task_group(conn), AppGroup)
+    # None if it has failed.
+    assert_type(app_task_group(conn).create_task(number()), asyncio.Task[int | None])
+    assert_type(app_task_group(conn).create_task(number, name="one"), asyncio.Task[int | None])
+    assert_type(shutdown_event(conn), ShutdownEvent)
+    app_task_group(conn).create_task(length)  # type: ignore[arg-type]
+    app_task_group(conn).create_task(1)  # type: ignore[arg-type]
+
+
+async def handler(
+    tg: aliases.RequestTaskGroup, app_tg: aliases.AppTaskGroup, event: aliases.ShutdownEvent
+) -> None:
+    """The parameters of a FastAPI handler are what they are an alias of."""
+    assert_type(tg, TaskGroup)
+    assert_type(tg.create_task(number()), asyncio.Task[int])
+    assert_type(tg.create_background_task(text), asyncio.Task[str])
+    assert_type(await tg.gather(number(), text()), tuple[int, str])
+    assert_type(tg.map(length, ["a"], limit=1), MapResults[int])
+    assert_type(app_tg, AppGroup)
+    assert_type(app_tg.create_task(text()), asyncio.Task[str | None])
+    assert_type(event, ShutdownEvent)
+    dependency: Any = aliases.Deadline(30)
+    aliases.Deadline("30")  # type: ignore[arg-type]
+    aliases.ConcurrencyLimit(1.5)  # type: ignore[arg-type]
+    del dependency
