@@ -94,7 +94,7 @@ def growth(report: Report, size: Size) -> None:
             f"{count}": [seconds / times[count] for seconds in raw[f"{count}"]] for count in counts
         }
         grows = exponent(samples, counts)
-        left = left_of(partial(run, counts[-1]))
+        left = left_of(partial(run, size.left))
         cells = [f"{spread(samples[f'{c}']).median / c * 1e6:.1f} µs" for c in counts]
         rows.append([name, *cells, str(grows), str(left.tasks), f"{left.bytes}"])
         if name == NOT_OURS:
@@ -102,10 +102,11 @@ def growth(report: Report, size: Size) -> None:
         what = f"{counts[0]} to {counts[-1]} {name}"
         report.goal(Goal(what, "time, power of their number", LINEAR, grows))
         lefts.append(left)
-    what = f"{counts[-1]} of any of these"
+    what = f"{size.left} of any of these"
     tasks = max(left.tasks for left in lefts)
     report.goal(Goal(what, "tasks left", 0, exactly(tasks), digits=0))
-    bytes_each = max(left.bytes for left in lefts) / counts[-1]
+    bytes_each = max(left.bytes for left in lefts) / size.left
     report.goal(Goal(what, "bytes left, for each", LEFT, exactly(bytes_each)))
-    header = ["for each of", *map(str, counts), "grows with the power", "tasks left", "bytes left"]
+    header = ["for each of", *map(str, counts), "grows with the power"]
+    header += [f"tasks left of {size.left}", f"bytes left of {size.left}"]
     report.table("growth", "CPU time for each child, by their number", header, rows)

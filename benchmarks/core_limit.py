@@ -21,8 +21,6 @@ from benchmarks.plot import Bar
 from benchmarks.report import Report
 from benchmarks.size import Size
 
-PATIENCE = 6.0  # seconds for an early end; who would take longer is asked for fewer
-
 
 class EarlyEndError(Exception):
     """What ends children early here."""
@@ -95,7 +93,7 @@ def early_end(limiter: Limiter, size: Size) -> tuple[str, float, int]:
         found.clear()
         seconds = abort_seconds(limiter, count)
         power = math.log2(max(seconds / half, 1))
-        if seconds * (size.waiting / count) ** power < PATIENCE:
+        if seconds * (size.waiting / count) ** power < size.patience:
             found.clear()
             count, seconds = size.waiting, abort_seconds(limiter, size.waiting)
     return f"{seconds:.2f} s" + f" for {count}" * (count != size.waiting), seconds, len(found)
@@ -110,7 +108,7 @@ def limit(report: Report, size: Size) -> None:
     slow = [name for name in LIMITERS if name.startswith(SLOW)]
     samples = interleaved(scenarios, size.rounds(110), slow=slow, few=size.few)
     times = ratios(samples, "quattro")
-    sizes = {name: waiting_bytes(limiter, count // 5) for name, limiter in LIMITERS.items()}
+    sizes = {name: waiting_bytes(limiter, count // 10) for name, limiter in LIMITERS.items()}
     ends = {name: early_end(limiter, size) for name, limiter in LIMITERS.items()}
     rows = [
         ["time, of quattro", *(str(times[name]) for name in LIMITERS)],

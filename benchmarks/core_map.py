@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from benchmarks.core_mappers import BASE, LIMIT, MAP, ORDERED, SLOW, mappers
+from benchmarks.core_mappers import BASE, LIMIT, MAP, SLOW, mappers
 from benchmarks.goals import Goal, exactly
 from benchmarks.measure import interleaved, ratios
 from benchmarks.memory import peak_of
@@ -12,11 +12,8 @@ from benchmarks.plot import Bar
 from benchmarks.report import Report
 from benchmarks.size import Size
 
-CONSTANT = (
-    MAP,
-    ORDERED,
-    "asyncio, workers by hand",
-)  # whose memory could be the same for a million
+# Whose memory could be the same for a million.
+CONSTANT = (MAP, "asyncio, workers by hand")
 
 
 def map_(report: Report, size: Size) -> None:

@@ -14,6 +14,7 @@ STYLE = """
 text { font: 13px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill: #1f2328; }
 .title { font-size: 16px; font-weight: 600; }
 .group { font-weight: 600; }
+.value { stroke: #ffffff; stroke-width: 4px; paint-order: stroke; }
 .small { font-size: 12px; fill: #59636e; }
 .page { fill: #ffffff; stroke: #d1d9e0; }
 .bar { fill: #9aa4af; }
@@ -25,6 +26,7 @@ text { font: 13px system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; fill
 @media (prefers-color-scheme: dark) {
   text { fill: #f0f6fc; }
   .small { fill: #9198a1; }
+  .value { stroke: #0d1117; }
   .page { fill: #0d1117; stroke: #3d444d; }
   .bar { fill: #656c76; }
   .ours { fill: #4493f8; }
@@ -70,13 +72,14 @@ def chart(title: str, bars: Sequence[Bar]) -> str:
     parts = [_text(16, 28, title, "title"), _text(16, 48, legend, "small")]
     y = TOP
     for group, members in groupby(bars, key=lambda bar: bar.group):
+        rows = list(members)
         parts.append(_text(16, y + 16, group, "group"))
         y += ROW + 2
-        top = y
-        for bar in members:
+        # Before the bars, and so below what is written beside them.
+        parts.append(_line("one", LEFT + unit, LEFT + unit, y, y + ROW * len(rows)))
+        for bar in rows:
             parts += _row(bar, y, unit)
             y += ROW
-        parts.append(_line("one", LEFT + unit, LEFT + unit, top, y))
         y += 10
     height = y + 8
     whole = f'viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}"'
@@ -115,7 +118,7 @@ def _row(bar: Bar, y: float, unit: float) -> list[str]:
         at = LEFT + bar.goal * unit
         parts.append(_line("goal", at, at, y + 1, y + ROW - 1))
         end = max(end, at)
-    parts.append(_text(end + 6, y + 16, f"{bar.ratio:.2f}"))
+    parts.append(_text(end + 6, y + 16, f"{bar.ratio:.2f}", "value"))
     return parts
 
 

@@ -95,7 +95,12 @@ def connections(report: Report, size: Size) -> None:
     middle = size.connections[len(size.connections) // 2]
     with serving(makers(variants), size.warm_up) as servers:
         found = {
-            count: served(servers, count, size.load, size.rounds(140 if count == middle else 50))
+            count: served(
+                servers,
+                count,
+                size.load,
+                size.rounds(140) if count == middle else size.rounds(50, least=size.few),
+            )
             for count in size.connections
         }
     rows, bars = [], []

@@ -97,7 +97,7 @@ async def settled(server: Server, tasks: int) -> dict[str, int]:
     """Return what is there when all clients have gone, which takes the server a moment to see."""
     end = time.monotonic() + 5
     while True:
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.03)
         found: dict[str, int] = await fetch(server.port, "/alive")
         if found["tasks"] <= tasks or time.monotonic() > end:
             return found
