@@ -49,13 +49,15 @@ docs: $(VENV)/.has-docs ## Build the documentation in docs/_build/html; a warnin
 	$(BIN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet docs docs/_build/html
 	@echo "the documentation is in docs/_build/html/index.html"
 
-bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in minutes
-	$(BIN)/python -m benchmarks.core --quick
-	$(BIN)/python -m benchmarks.web --quick
+# Which of them, as in `make bench BENCHMARKS="limit map"`; all where nothing is said.
+BENCHMARKS ?=
 
-bench-full: $(VENV)/.has-bench ## Run them with more rounds, in half an hour, for docs/benchmarks.md
-	$(BIN)/python -m benchmarks.core --json docs/_static/core.json
-	$(BIN)/python -m benchmarks.web --json docs/_static/web.json --plots docs/_static
+bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in five minutes
+	$(BIN)/python -m benchmarks $(BENCHMARKS)
+
+bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 20 minutes, for docs/benchmarks.md
+	$(BIN)/python -m benchmarks --size full --json docs/_static/benchmarks.json
+	$(BIN)/python -m benchmarks.page
 
 transparency: $(VENV)/.has-test ## Run Starlette's and FastAPI's own tests with the middleware around
 	$(BIN)/python -m tests.transparency --all

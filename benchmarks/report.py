@@ -1,4 +1,4 @@
-"""Tables, and where they come from: printed, and kept in a JSON file."""
+"""The result of a run: tables and goals, printed as they come, and kept in a JSON file."""
 
 from __future__ import annotations
 
@@ -6,51 +6,103 @@ import json
 import os
 import platform
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.goals import HEADER, Goal
+from benchmarks.plot import Bar
+
+PACKAGES = (
+    *("quattro-web", "quattro", "anyio", "aiojobs", "aiometer", "aiostream"),
+    *("fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
+    *("asgi-background", "fastapi-disconnect"),
+)
+
 
 class Report:
-    """The result of a run."""
+    """What a run found out."""
 
-    def __init__(self, *packages: str) -> None:
-        self._data: dict[str, Any] = {"environment": environment(packages), "tables": []}
-        for name, value in self._data["environment"].items():
-            print(f"- {name}: {value}")
+    def __init__(self, size: str) -> None:
+        self._started = time.monotonic()
+        self.environment = environment(size)
+        self.tables: dict[str, Any] = {}
+        self.goals: list[Goal] = []
+        self.notes: list[str] = []
+        for name, value in self.environment.items():
+            print(f"- {name}: {value}", flush=True)
 
     def note(self, text: str) -> None:
-        """Say something about the run."""
-        self._data.setdefault("notes", []).append(text)
+        """Say something about the run, such as what was left out."""
+        self.notes.append(text)
         print(f"\n{text}", flush=True)
 
-    def table(self, title: str, header: list[str], rows: list[list[str]], **data: object) -> None:
-        """Print a Markdown table; what else there is of *data* goes to the file alone."""
-        self._data["tables"].append({"title": title, "header": header, "rows": rows, **data})
-        lines = "\n".join(
-            f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows)
-        )
-        print(f"\n{title}\n\n{lines}", flush=True)
+    def table(
+        self,
+        key: str,
+        title: str,
+        header: list[str],
+        rows: list[list[str]],
+        *,
+        bars: Sequence[Bar] = (),
+        unit: str = "",
+    ) -> None:
+        """Print a Markdown table, and keep it, with the bars of its plot if there are any."""
+        self.tables[key] = {
+            "title": title,
+            "header": header,
+            "rows": rows,
+            "bars": [asdict(bar) for bar in bars],
+            "unit": unit,
+        }
+        print(f"\n{title} ({self._seconds()} s so far)\n\n{markdown(header, rows)}", flush=True)
 
-    def save(self, path: Path | None) -> None:
-        """Write it all, if there is a file to write it to."""
+    def goal(self, goal: Goal) -> None:
+        """Keep what came out for a goal, for the table of all of them."""
+        self.goals.append(goal)
+
+    def close(self, path: Path | None) -> None:
+        """Print the goals, and write all of it, if there is a file to write it to."""
+        self.environment["took"] = f"{self._seconds()} s"
+        rows = [goal.row() for goal in self.goals]
+        print(f"\nGoals ({self._seconds()} s in all)\n\n{markdown(HEADER, rows)}", flush=True)
         if path is not None:
-            path.write_text(json.dumps(self._data, indent=1) + "\n")
+            data = {
+                "environment": self.environment,
+                "notes": self.notes,
+                "goals": [asdict(goal) for goal in self.goals],
+                "tables": self.tables,
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+    def _seconds(self) -> int:
+        return round(time.monotonic() - self._started)
 
 
-def environment(packages: tuple[str, ...]) -> dict[str, str]:
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+
+
+def environment(size: str) -> dict[str, str]:
     """Return what the figures depend on."""
     versions = []
-    for package in packages:
+    for package in PACKAGES:
         try:
             versions.append(f"{package} {version(package)}")
         except PackageNotFoundError:
             versions.append(f"{package} not installed")
+    load = f"{os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "unknown"
     return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"{os.cpu_count()} CPUs, {_processor()}, {platform.system()}",
+        "load before": load,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "packages": ", ".join(versions),
+        "rounds": size,
     }
 
 

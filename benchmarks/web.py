@@ -1,164 +1,139 @@
-"""What a request costs with quattro_web, as a ratio to the framework without it.
+"""What a request costs, as a ratio to the framework without quattro_web.
 
 In process, by instructions where valgrind is installed and by CPU time, and over a real uvicorn
-with 1 to 1 000 connections and 1 to 1 000 children: ``python -m benchmarks.web [--quick]``. The
-options choose one of these.
+with more and more connections and children.
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import statistics
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from functools import partial
 
-from benchmarks.plot import Bar, bars
+from benchmarks.goals import Goal
+from benchmarks.measure import Samples, ratio, spread
+from benchmarks.plot import Bar
 from benchmarks.report import Report
-from benchmarks.web_process import Samples, all_variants, counted, fork_all, timed
-from benchmarks.web_server import served, serving
-from benchmarks.web_variants import FAST, STAR, Variant, missing_peers, spawning
-
-CONNECTIONS = {1: 600, 100: 1000, 1000: 2000}  # and how many requests are made in a round
-CHILDREN = {1: 500, 10: 500, 100: 150, 1000: 30}
-PACKAGES = (
-    *("quattro-web", "fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
-    *("asgi-background", "fastapi-disconnect"),
+from benchmarks.size import Size
+from benchmarks.web_callgrind import VALGRIND, counted
+from benchmarks.web_load import SCHEDSTAT
+from benchmarks.web_process import timed
+from benchmarks.web_server import Make, served, serving
+from benchmarks.web_variants import (
+    FAST,
+    STAR,
+    Variant,
+    all_variants,
+    missing_peers,
+    spawning,
+    variant_app,
 )
 
-
-def ratios(variant: Variant, variants: Sequence[Variant], samples: Samples) -> list[float]:
-    """Return the cost of a variant in terms of the first of its group, round by round."""
-    base = next(other for other in variants if other.group == variant.group)
-    return [
-        ours / theirs
-        for ours, theirs in zip(samples[variant.name], samples[base.name], strict=True)
-    ]
+CHILDREN_CONNECTIONS = 10
 
 
-def verdict(goal: float | None, ratio: float) -> str:
-    if goal is None:
-        return "-"
-    return f"{goal:.2f} {'met' if ratio <= goal else 'MISSED'}"
+def base_of(variant: Variant, variants: Sequence[Variant]) -> Variant:
+    """Return what a variant is measured against: the first of its group."""
+    return next(other for other in variants if other.group == variant.group)
 
 
-def in_process(report: Report, title: str, unit: str, samples: Samples) -> None:
-    """Report medians, the ratio with its middle half, and the goal."""
-    variants, rows = all_variants(), []
+def in_process(report: Report, key: str, title: str, unit: str, samples: Samples) -> None:
+    """Report what a request of each variant costs, and its ratio."""
+    variants, rows, bars = all_variants(), [], []
     for variant in variants:
-        ratio = ratios(variant, variants, samples)
-        middle = "-"
-        if len(ratio) > 1:
-            low, _, high = statistics.quantiles(ratio, n=4)
-            middle = f"{low:.3f} to {high:.3f}"
-        median, own = statistics.median(ratio), statistics.median(samples[variant.name])
-        cells = [f"{own:.1f}", f"{median:.3f}", middle, verdict(variant.goal, median)]
-        rows.append([variant.group, variant.label, *cells])
-    header = ["", "", unit, "ratio", "middle half", "goal"]
-    report.table(title, header, rows, samples=samples)
+        found = ratio(samples, variant.name, base_of(variant, variants).name)
+        own = spread(samples[variant.name]).median
+        rows.append([variant.group, variant.label, f"{own:.1f}", str(found)])
+        bars.append(Bar.of(variant.group, variant.label, found, variant.goal))
+        if variant.goal is not None:
+            what = f"{variant.group}, {variant.label}"
+            measured_as = f"{'instructions' if key == 'instructions' else 'time'} in process"
+            report.goal(Goal(what, measured_as, variant.goal, found))
+    report.table(key, title, ["", "", unit, "ratio"], rows, bars=bars)
 
 
-def over_uvicorn(
-    report: Report, title: str, variants: list[list[Variant]], samples: dict[int, Samples]
-) -> None:
-    """Report the ratios, a column for each load; *variants* has a list for each of them."""
-    rows = []
-    for row in zip(*variants, strict=True):
-        cells = []
-        for variant, group, measured in zip(row, variants, samples.values(), strict=True):
-            ratio = statistics.median(ratios(variant, group, measured))
-            own = statistics.median(measured[variant.name])
-            missed = " MISSED" if "MISSED" in verdict(variant.goal, ratio) else ""
-            cells.append(f"{ratio:.2f} ({own:.0f} µs){missed}")
-        goal = "-" if row[0].goal is None else f"{row[0].goal:.2f}"
-        name = row[0].group if row[0].group == row[-1].group else row[0].framework
-        rows.append([name, row[0].label, *cells, goal])
-    header = ["", "", *(f"{load:,}".replace(",", " ") for load in samples), "goal"]
-    report.table(title, header, rows, samples=samples)
-
-
-def plot(path: Path, title: str, variants: list[Variant], samples: Samples) -> None:
-    """Draw the ratios as bars."""
-    groups: dict[str, list[Bar]] = {}
-    for variant in variants:
-        ratio = statistics.median(ratios(variant, variants, samples))
-        groups.setdefault(variant.group, []).append(Bar(variant.label, ratio, variant.goal))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(bars(title, groups))
-
-
-def by_connections(report: Report, *, quick: bool) -> tuple[list[Variant], Samples]:
-    """Report uvicorn under more and more connections; return what it was like under 100."""
-    skipped = {"plain dependency"}
-    variants = [variant for variant in all_variants() if variant.label not in skipped]
-    rounds = 7 if quick else 21
-    with serving(variants) as servers:
-        samples = {
-            connections: served(servers, connections, count // (2 if quick else 1), rounds)
-            for connections, count in CONNECTIONS.items()
-        }
-    title = "CPU time of uvicorn for a request, by the number of connections"
-    over_uvicorn(report, title, [variants] * len(samples), samples)
-    return variants, samples[100]
-
-
-def by_children(report: Report, *, quick: bool) -> None:
-    """Report uvicorn under 10 connections whose requests start more and more children."""
-    rounds = 7 if quick else 21
-    variants: list[list[Variant]] = []
-    samples: dict[int, Samples] = {}
-    for children, count in CHILDREN.items():
-        variants.append(spawning(FAST, children) + spawning(STAR, children))
-        with serving(variants[-1]) as servers:
-            samples[children] = served(servers, 10, count // (2 if quick else 1), rounds)
-    title = "CPU time of uvicorn for a request, 10 connections, by the number of children"
-    over_uvicorn(report, title, variants, samples)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.web", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--uvloop", action="store_true", help="in process on uvloop")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
-    parser.add_argument("--plots", type=Path, help="also draw plots, in this directory")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--callgrind", action="store_true", help="only instructions in process")
-    how.add_argument("--time", action="store_true", help="only CPU time in process")
-    how.add_argument("--server", action="store_true", help="only CPU time of a real uvicorn")
-    how.add_argument("--forks", type=int, help=argparse.SUPPRESS)
-    arguments: Any = parser.parse_args()
-    quick, uvloop = arguments.quick, arguments.uvloop
-    if arguments.forks:
-        fork_all(arguments.forks, uvloop=uvloop)
-        return
-    everything = not (arguments.callgrind or arguments.time or arguments.server)
-    report = Report(*PACKAGES)
+def instructions(report: Report, size: Size, tool: Sequence[str] = VALGRIND) -> None:
+    """Count the instructions of a request."""
     for peer in missing_peers():
-        report.note(f"Left out: {peer}, which is not installed here, or not made for this Python.")
-    where = f"for a request in process, {'uvloop' if uvloop else 'asyncio'}"
-    if arguments.callgrind or everything:
-        title = f"Instructions {where}"
-        if shutil.which("valgrind"):
-            samples = counted(quick=quick, uvloop=uvloop)
-            in_process(report, title, "thousand", samples)
-            if arguments.plots:
-                plot(arguments.plots / "web-in-process.svg", title, all_variants(), samples)
-        else:
-            report.note(f"Left out: {title}, for which valgrind is missing.")
-    if arguments.time or everything:
-        in_process(report, f"CPU time {where}", "µs", timed(quick=quick, uvloop=uvloop))
-    if arguments.server or everything:
-        if Path("/proc/self/schedstat").exists():
-            variants, samples = by_connections(report, quick=quick)
-            if arguments.plots:
-                title = "CPU time of uvicorn for a request, 100 connections"
-                plot(arguments.plots / "web-uvicorn.svg", title, variants, samples)
-            by_children(report, quick=quick)
-        else:
-            report.note("Left out: uvicorn, whose CPU time is read from Linux's /proc.")
-    report.save(arguments.json)
+        report.note(f"Left out: {peer}, which is not installed, or not made for this Python.")
+    if shutil.which(tool[0]) is None:
+        report.note("Left out: instructions, for which valgrind is missing.")
+        return
+    samples = counted(size, tool)
+    title = f"Instructions for a request in process, {size.loop}"
+    in_process(report, "instructions", title, "thousand", samples)
 
 
-if __name__ == "__main__":
-    main()
+def in_time(report: Report, size: Size) -> None:
+    """Measure the CPU time of a request in process."""
+    samples = timed(size)
+    in_process(report, "time", f"CPU time for a request in process, {size.loop}", "µs", samples)
+
+
+def cells_of(variant: Variant, variants: Sequence[Variant], samples: Samples) -> str:
+    """Return a ratio with its spread, and the time that it is a ratio of."""
+    found = ratio(samples, variant.name, base_of(variant, variants).name)
+    own = spread(samples[variant.name]).median
+    return f"{found.median:.2f} ({found.low:.2f}-{found.high:.2f}), {own:.0f} µs"
+
+
+def makers(variants: Sequence[Variant]) -> dict[str, Make]:
+    """Return what another process makes the apps with."""
+    return {
+        variant.name: partial(variant_app, variant.framework, variant.children, variant.label)
+        for variant in variants
+    }
+
+
+def connections(report: Report, size: Size) -> None:
+    """Measure uvicorn under more and more connections."""
+    if not SCHEDSTAT.exists():
+        report.note("Left out: uvicorn, whose CPU time is read from Linux's /proc.")
+        return
+    variants = [variant for variant in all_variants() if variant.label != "plain dependency"]
+    # The goals are for as many connections as are in the middle: these get the most time.
+    middle = size.connections[len(size.connections) // 2]
+    with serving(makers(variants), size.warm_up) as servers:
+        found = {
+            count: served(
+                servers,
+                count,
+                size.load,
+                size.rounds(140) if count == middle else size.rounds(50, least=size.few),
+            )
+            for count in size.connections
+        }
+    rows, bars = [], []
+    for variant in variants:
+        cells = [cells_of(variant, variants, samples) for samples in found.values()]
+        rows.append([variant.group, variant.label, *cells])
+        result = ratio(found[middle], variant.name, base_of(variant, variants).name)
+        bars.append(Bar.of(variant.group, variant.label, result, variant.goal))
+        if variant.goal is not None:
+            what = f"{variant.group}, {variant.label}"
+            measured_as = f"time over uvicorn, {middle} connections"
+            report.goal(Goal(what, measured_as, variant.goal, result))
+    title = "CPU time of uvicorn for a request, by the number of connections"
+    header = ["", "", *map(str, found)]
+    report.table("connections", title, header, rows, bars=bars, unit=f"{middle} connections")
+
+
+def children(report: Report, size: Size) -> None:
+    """Measure uvicorn under 10 connections whose requests start more and more children."""
+    if not SCHEDSTAT.exists():
+        return  # as said already
+    rows: dict[tuple[str, str], list[str]] = {}
+    for count in size.per_request:
+        variants = spawning(FAST, count) + spawning(STAR, count)
+        requests = max(CHILDREN_CONNECTIONS, size.load // max(1, count // 10))
+        with serving(makers(variants), size.warm_up) as servers:
+            samples = served(servers, CHILDREN_CONNECTIONS, requests, size.rounds(30))
+        for variant in variants:
+            cells = rows.setdefault((variant.framework, variant.label), [])
+            cells.append(cells_of(variant, variants, samples))
+    title = (
+        f"CPU time of uvicorn for a request, {CHILDREN_CONNECTIONS} connections, "
+        "by the number of children"
+    )
+    table = [[*names, *cells] for names, cells in rows.items()]
+    report.table("children", title, ["", "", *map(str, size.per_request)], table)

@@ -101,6 +101,17 @@ def spawning(framework: str, count: int = CHILDREN) -> list[Variant]:
     return installed(found)
 
 
+def all_variants() -> list[Variant]:
+    """Return the apps that are compared in process: with no children, and with ten."""
+    return [*unused(FAST), *unused(STAR), *spawning(FAST), *spawning(STAR)]
+
+
+def variant_app(framework: str, children: int, label: str) -> ASGIApp:
+    """Return the app of a variant by what it is called, for another process."""
+    variants = spawning(framework, children) if children else unused(framework)
+    return next(variant for variant in variants if variant.label == label).make()
+
+
 def installed(variants: list[Variant]) -> list[Variant]:
     missing = missing_peers()
     return [variant for variant in variants if variant.label not in missing]

@@ -1,0 +1,82 @@
+"""Interleaved measurements: what is noise for one is noise for all."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Scenario = Callable[[], Coroutine[Any, Any, object]]
+Samples = dict[str, list[float]]  # of each scenario one for each round
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What came out over the rounds of a run: the median, and where the middle half of them is."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        if self.low == self.high:
+            return f"{self.median:.3f}"
+        return f"{self.median:.3f} ({self.low:.3f}-{self.high:.3f})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return the median of the values, and the bounds of their middle half."""
+    if len(values) < 2:
+        return Spread(values[0], values[0], values[0])
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return Spread(median, low, high)
+
+
+def ratio(samples: Samples, name: str, base: str) -> Spread:
+    """Return what one thing costs in terms of another, in the rounds that had both."""
+    pairs = zip(samples[name], samples[base], strict=False)
+    return spread([one / other for one, other in pairs])
+
+
+def ratios(samples: Samples, base: str) -> dict[str, Spread]:
+    """Return what each thing costs in terms of one of them."""
+    return {name: ratio(samples, name, base) for name in samples}
+
+
+def turn(names: Sequence[str], number: int) -> list[str]:
+    """Return the names in the order of a round: who comes first pays for the CPU's frequency."""
+    first = number % len(names)
+    return [*names[first:], *names[:first]]
+
+
+def interleaved(
+    scenarios: Mapping[str, Scenario],
+    rounds: Iterable[int],
+    *,
+    slow: Collection[str] = (),
+    few: int = 1,
+) -> Samples:
+    """Run all scenarios in turn, round by round, and return the CPU seconds that each took.
+
+    All of them compute and none waits, so that the time of the CPU is what they take; that of the
+    clock would count what else the machine does.
+
+    The *slow* ones, which take seconds each, are in the first *few* rounds only, so that there is
+    time for more rounds of the others. They are not warmed up.
+    """
+    samples: Samples = {name: [] for name in scenarios}
+    fast = [name for name in scenarios if name not in slow]
+    with asyncio.Runner(debug=False) as runner:
+        for name in fast:
+            runner.run(scenarios[name]())  # the first run is for the caches of the interpreter
+        for number in rounds:
+            gc.collect()
+            for name in turn(list(scenarios) if number < few else fast, number):
+                started = time.process_time()
+                runner.run(scenarios[name]())
+                samples[name].append(time.process_time() - started)
+    return samples

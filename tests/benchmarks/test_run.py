@@ -1,0 +1,96 @@
+"""Each benchmark runs, with tiny numbers, and its tables have their rows."""
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from benchmarks import web
+from benchmarks.__main__ import BENCHMARKS
+from benchmarks.core_growth import kinds
+from benchmarks.core_limiters import LIMITERS
+from benchmarks.core_mappers import mappers
+from benchmarks.report import Report
+from benchmarks.size import TINY, Rounds, Size
+from benchmarks.web_callgrind import VALGRIND
+from benchmarks.web_held import KINDS
+from benchmarks.web_variants import FAST, STAR, all_variants, spawning
+
+COUNTER = (sys.executable, str(Path(__file__).with_name("counter.py")))
+
+GROUPS = [[variant.group, variant.label] for variant in all_variants()]
+OVER_UVICORN = [row for row in GROUPS if row[1] != "plain dependency"]
+SPAWNING = [
+    [variant.framework, variant.label]
+    for framework in (FAST, STAR)
+    for variant in spawning(framework)
+]
+# What the rows of each table begin with, by the benchmarks that make the tables.
+ROWS: dict[str, dict[str, list[list[str]]]] = {
+    "spawning": {"spawning": [["1"], ["2"]]},
+    "background": {"background": [["1"], ["2"]]},
+    "limit": {
+        "limit": [
+            ["time, of quattro"],
+            ["bytes a waiting child"],
+            ["early end"],
+            ["warnings at the early end"],
+        ]
+    },
+    "map": {"map": [[name] for name in mappers()]},
+    "gather": {
+        "gather": [
+            ["asyncio.gather"],
+            ["asyncio.TaskGroup, by hand"],
+            ["quattro_core, by hand"],
+            ["quattro.gather"],
+        ]
+    },
+    "growth": {"growth": [[name] for name in kinds()]},
+    "instructions": {"instructions": GROUPS},
+    "time": {"time": GROUPS},
+    "connections": {"connections": OVER_UVICORN},
+    "children": {"children": SPAWNING},
+    "open": {
+        "open-in-process": [[kind] for kind in KINDS],
+        "open-over-uvicorn": [[kind] for kind in KINDS],
+    },
+}
+# How many goals each has, of which nothing may be left out.
+GOALS = {"spawning": 4, "limit": 4, "instructions": 6, "time": 6, "connections": 6, "open": 8}
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_tables(name: str) -> None:
+    """A benchmark makes its tables with all of their rows, and tells what became of its goals."""
+    report = Report(TINY.name)
+    run: Callable[[Report, Size], None] = BENCHMARKS[name]
+    if name == "instructions":
+        run = partial(web.instructions, tool=COUNTER)
+    run(report, TINY)
+    for key, rows in ROWS[name].items():
+        table = report.tables.pop(key)
+        found = [row[: len(start)] for row, start in zip(table["rows"], rows, strict=False)]
+        assert found == rows
+        assert all(len(row) == len(table["header"]) for row in table["rows"])
+        assert len(table["rows"]) == len(rows) or name == "gather"  # one more where there is ours
+    assert report.tables == {}
+    assert len(report.goals) >= GOALS.get(name, 0)
+    assert len({(goal.what, goal.measured_as) for goal in report.goals}) == len(report.goals)
+
+
+def test_limiters_end_what_they_started() -> None:
+    """What is compared under a limit is compared for the same: quattro's and ours, and by hand."""
+    assert list(LIMITERS)[:3] == ["quattro_core", "quattro", "asyncio, Semaphore"]
+
+
+def test_valgrind_is_what_counts() -> None:
+    """Instructions are counted by callgrind, which follows the processes that are forked."""
+    assert VALGRIND[:2] == ("valgrind", "--tool=callgrind")
+
+
+def test_rounds() -> None:
+    """There are as many rounds as there have to be, even where they take longer than planned."""
+    assert list(Rounds(3, 0)) == [0, 1, 2]
