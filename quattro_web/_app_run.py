@@ -11,6 +11,7 @@ from quattro_core import TaskGroup
 from quattro_web._app_settings import AppSettings
 from quattro_web._drain import Drain
 from quattro_web._exchange import Exchange
+from quattro_web._harness import HARNESS
 from quattro_web._notice import Notice
 from quattro_web._pumping import Pumping
 from quattro_web._scope import Connection
@@ -42,16 +43,18 @@ class AppRun:
         self._requests = {} if requests is None else requests
         self._group = TaskGroup(shared_limit=settings.limit())
         self.shutdown = Shutdown(settings.grace)
-        self.work = HandedOver(self._group, self.shutdown)
+        self._harness = harness = HARNESS.get()
+        failures = None if harness is None else harness.failures
+        self.work = HandedOver(self._group, self.shutdown, failures)
         self._stopping = asyncio.Event()
         self._stopped = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._notice = Notice(self.shutdown, self._begin, self._report)
+        self._notice = Notice(self.shutdown, self._begin, self._report, harness)
         self._drain: Drain | None = None
         self.is_alive = True
         self._is_late = False
         self.loop = current_loop()
-        self.pumping = Pumping(self._group, self.shutdown, self._notice.expect_our_own)
+        self.pumping = Pumping(self._group, self.shutdown, self._notice.stop_server, harness)
 
     @property
     def has_started(self) -> bool:
@@ -78,6 +81,8 @@ class AppRun:
         opened = asyncio.Event()
         self._supervisor = asyncio.create_task(self._supervise(opened), name="quattro_web")
         self._notice.listen()
+        if self._harness is not None:
+            self._harness.runs.append(self)
         try:
             await opened.wait()
             await self.pumping.wait_ready()

@@ -30,18 +30,22 @@ class HandedOver:
     Args:
         group: The group.
         shutdown: The shutdown of the run.
+        errors: Where failures are kept, for a test.
     """
 
-    def __init__(self, group: TaskGroup, shutdown: Shutdown) -> None:
+    def __init__(
+        self, group: TaskGroup, shutdown: Shutdown, errors: list[BaseException] | None = None
+    ) -> None:
         self._group = group
         self._shutdown = shutdown
         self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
+        self._errors = errors
         self.failures = 0
 
     @property
     def count(self) -> int:
         """How much of it runs or waits for its turn."""
-        return len(self._running())
+        return len(self.running)
 
     def take(
         self, work: Work[T], *, origin: str, name: str | None, context: Context | None
@@ -76,7 +80,7 @@ class HandedOver:
         Returns the names of what does not end, with where it hangs.
         """
         grace = self._shutdown.grace
-        while running := self._running():  # the work that is done may have handed over more
+        while running := self.running:  # the work that is done may have handed over more
             if await self._shutdown.patience(running, until=grace.until_tasks_end - CLEANUP):
                 break
         else:
@@ -87,11 +91,11 @@ class HandedOver:
             age,
             "; ".join(self.left()),
         )
-        running = self._running()
+        running = self.running
         for task in running:
             task.cancel()
         await self._shutdown.patience(running, until=age + CLEANUP, hurries=False)
-        if self._running():
+        if self.running:
             logger.error(
                 "the shutdown waits no longer for handed-over work that was cancelled: %s",
                 "; ".join(self.left()),
@@ -107,7 +111,9 @@ class HandedOver:
             if not task.done()
         ]
 
-    def _running(self) -> list[asyncio.Task[Any]]:
+    @property
+    def running(self) -> list[asyncio.Task[Any]]:
+        """The tasks that are not done."""
         # One that is done is still there until its callbacks are called.
         return [task for task in self._since if not task.done()]
 
@@ -131,6 +137,8 @@ class HandedOver:
 
     def _failed(self, message: str, origin: str, exc: BaseException) -> None:
         self.failures += 1
+        if self._errors is not None:
+            self._errors.append(exc)
         logger.error(message, current_task().get_name(), origin, exc_info=exc)
 
 
