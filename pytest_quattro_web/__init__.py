@@ -34,11 +34,14 @@ def no_leaked_tasks(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     from quattro_web import testing  # noqa: PLC0415  # not before somebody asks for it
 
+    failure = None
     try:
         with testing.no_leaked_tasks():
             yield
     except testing.LeakedTaskError as exc:
-        pytest.fail(str(exc), pytrace=False)
+        failure = str(exc)
+    if failure is not None:
+        pytest.fail(failure, pytrace=False)
 
 
 class _ForAllTests:

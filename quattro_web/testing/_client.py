@@ -10,18 +10,11 @@ from typing import Any, Self
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_web._app_group import AppGroup
-from quattro_web._app_run import AppRun
-from quattro_web._harness import Harness
 from quattro_web._health import AppHealth, health_of
-from quattro_web._pump_run import PumpRun
 from quattro_web.testing._exchange import Exchange
-from quattro_web.testing._life import Life
 from quattro_web.testing._requests import Requests, websocket_scope
-from quattro_web.testing._serving import Serving
+from quattro_web.testing._server import Server
 from quattro_web.testing._websocket import WebSocketExchange
-
-# Passes of the event loop in which what a client's leaving ends has ended.
-PASSES = 20
 
 
 class AppClient(Requests):
@@ -58,16 +51,7 @@ class AppClient(Requests):
         pumps: bool | Collection[str] = True,
     ) -> None:
         super().__init__(headers)
-        if isinstance(pumps, str):
-            msg = f"pumps must be a bool or a collection of names, got {pumps!r}: [{pumps!r}]"
-            raise TypeError(msg)
-        names = pumps if not isinstance(pumps, bool) else None if pumps else ()
-        self._app = app
-        self._raises = raise_app_exceptions
-        self._harness = Harness(names)
-        self._life: Life | None = None
-        self._open: list[Serving] = []
-        self._has_ended = False
+        self._server = Server(app, pumps=pumps, raises=raise_app_exceptions)
 
     async def __aenter__(self) -> Self:
         """Start the app up.
@@ -76,16 +60,7 @@ class AppClient(Requests):
             RuntimeError: If it was started before, or refuses to start.
             Exception: What keeps it from starting.
         """
-        if self._life is not None:
-            msg = "this client has run its app already: make another AppClient"
-            raise RuntimeError(msg)
-        life = self._life = Life(self._app, self._harness)
-        try:
-            await life.start()
-        except BaseException:
-            self._has_ended = True
-            self._abandon()
-            raise
+        await self._server.start()
         return self
 
     async def __aexit__(
@@ -94,14 +69,10 @@ class AppClient(Requests):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        for serving in self._open:
-            serving.leave()
-        if not self._has_ended:
-            if exc is not None:
-                self._harness.signal()  # and once more, by the end: that hurries
-            await self._end()
+        self._server.leave_all()
+        await self._server.end(hurries=exc is not None)
         if exc is None:
-            self._raise_untold()
+            self._server.raise_untold()
 
     # Requests
 
@@ -127,9 +98,10 @@ class AppClient(Requests):
         .. versionadded:: 0.1
         """
         scope, body = self._build(method, path, has_length=not more_content, **options)
-        scope["state"] = dict(self._running().state)
-        exchange = Exchange(self._app, scope, body, more=more_content, raises=self._raises)
-        self._keep(exchange)
+        scope["state"] = self._server.state
+        server = self._server
+        exchange = Exchange(server.app, scope, body, more=more_content, raises=server.raises)
+        server.keep(exchange)
         return exchange
 
     def websocket(
@@ -152,9 +124,9 @@ class AppClient(Requests):
         .. versionadded:: 0.1
         """
         scope = websocket_scope(path, {**self.headers, **(headers or {})}, subprotocols)
-        scope["state"] = dict(self._running().state)
-        socket = WebSocketExchange(self._app, scope, raises=self._raises)
-        self._keep(socket)
+        scope["state"] = self._server.state
+        socket = WebSocketExchange(self._server.app, scope, raises=self._server.raises)
+        self._server.keep(socket)
         return socket
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -165,7 +137,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        await self._app({**scope, "state": dict(self._running().state)}, receive, send)
+        await self._server.app({**scope, "state": self._server.state}, receive, send)
 
     # The app
 
@@ -178,7 +150,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        return AppGroup(self._runs()[0], "the test")
+        return AppGroup(self._server.runs()[0], "the test")
 
     @property
     def health(self) -> AppHealth:
@@ -189,7 +161,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        return health_of(self._runs())
+        return health_of(self._server.runs())
 
     async def work_done(self) -> None:
         """Wait until all work that was handed over to the app is done.
@@ -199,11 +171,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        while tasks := [task for run in self._runs() for task in run.work.running]:
-            await asyncio.wait(tasks)
-        failures, self._harness.failures[:] = list(self._harness.failures), []
-        if self._raises:
-            _raise_all("handed-over work has failed", failures)
+        await self._server.work_done()
 
     async def run_pump(self, name: str, *, seconds: float | None = None) -> None:
         """Run a pump in the test itself, until it returns or some seconds are over.
@@ -221,7 +189,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        pump = self._pump(name)
+        pump = self._server.pump(name)
         timeout = asyncio.timeout(seconds)
         try:
             async with timeout:
@@ -242,8 +210,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        self._runs()
-        self._harness.signal()
+        self._server.signal()
 
     async def shut_down(self) -> None:
         """Shut the app down as a server does, with clients that stay, and wait until it has ended.
@@ -257,75 +224,5 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        self._runs()
-        await self._end()
-
-    async def _end(self) -> None:
-        """End the app: the requests, then the lifespan, as servers do."""
-        life = self._running()
-        self._has_ended = True
-        try:
-            if not self._harness.signal():
-                for _ in range(PASSES):  # nothing but the leaving of its clients ends its requests
-                    await asyncio.sleep(0)
-                self._cancel_requests()
-            while (open_tasks := self._open_tasks()) and life.task and not life.task.done():
-                # The app ends by itself when the time of requests that do not end is over.
-                everything = {*open_tasks, life.task}
-                await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
-            await life.stop()
-        finally:
-            self._abandon()
-
-    def _keep(self, serving: Serving) -> None:
-        self._open = [other for other in self._open if not other.task.done() or other.untold()]
-        self._open.append(serving)
-
-    def _open_tasks(self) -> list[asyncio.Task[None]]:
-        return [serving.task for serving in self._open if not serving.task.done()]
-
-    def _cancel_requests(self) -> None:
-        for task in self._open_tasks():
-            task.cancel()
-
-    def _abandon(self) -> None:
-        self._cancel_requests()
-        if self._life is not None and self._life.task is not None:
-            self._life.task.cancel()
-
-    def _raise_untold(self) -> None:
-        if self._raises:
-            errors = [error for serving in self._open if (error := serving.untold()) is not None]
-            _raise_all("requests and work of the app have failed", errors + self._harness.failures)
-
-    def _running(self) -> Life:
-        if self._life is None or self._has_ended:
-            msg = "the app does not run: use `async with AppClient(app) as client`"
-            raise RuntimeError(msg)
-        return self._life
-
-    def _runs(self) -> list[AppRun]:
-        self._running()
-        if not self._harness.runs:
-            msg = f"{self._app!r} has no app group: call quattro_web.install(app)"
-            raise RuntimeError(msg)
-        return self._harness.runs
-
-    def _pump(self, name: str) -> PumpRun:
-        held_back = {pump.name: pump for run in self._runs() for pump in run.pumping.held_back}
-        if name not in held_back:
-            running = [pump.name for run in self._runs() for pump in run.pumping.runs]
-            msg = (
-                f"pump {name!r} runs already: AppClient(app, pumps=False) does not start it"
-                if name in running
-                else f"there is no pump {name!r}; the app has {sorted([*held_back, *running])}"
-            )
-            raise LookupError(msg)
-        return held_back[name]
-
-
-def _raise_all(message: str, errors: list[BaseException]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise BaseExceptionGroup(message, errors)
+        self._server.runs()
+        await self._server.end()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import selectors
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 from quattro_web._where import waits_for_thread, where
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # Real seconds that a thread has to wake a loop that waits for it, before time goes on.
 PATIENCE = 1.0
@@ -53,17 +58,19 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         """
         return self._now
 
-    def run_in_executor(self, *args: Any) -> asyncio.Future[Any]:
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
         """Run a function in a thread, for which time stands still.
 
         .. versionadded:: 0.1
         """
-        future = super().run_in_executor(*args)
+        future = super().run_in_executor(executor, func, *args)
         self._calls_to_threads += 1
         future.add_done_callback(self._end_call)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
         """Wait for the threads without a timer, which would jump while they end.
 
         .. versionadded:: 0.1
@@ -127,7 +134,7 @@ async def advance(seconds: float) -> None:
             f"advance() needs the virtual clock, got {loop!r}: run the test with "
             "asyncio.Runner(loop_factory=quattro_web.testing.VirtualClockLoop)"
         )
-        raise RuntimeError(msg)
+        raise RuntimeError(msg)  # noqa: TRY004  # no argument is of a wrong type
     if seconds < 0:
         msg = f"seconds must not be negative, got {seconds!r}"
         raise ValueError(msg)

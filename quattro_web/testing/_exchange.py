@@ -29,7 +29,9 @@ class Exchange(Serving):
     .. versionadded:: 0.1
     """
 
-    def __init__(self, app: ASGIApp, scope: Scope, body: bytes, *, more: bool, raises: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, scope: Scope, body: bytes, *, more: bool, raises: bool
+    ) -> None:
         self._start: Message | None = None
         self._chunks: deque[bytes] = deque()
         self._content = bytearray()

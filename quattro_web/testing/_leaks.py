@@ -13,15 +13,12 @@ from weakref import WeakKeyDictionary
 from quattro_web._pumps import name_of
 from quattro_web._scope import describe
 from quattro_web._where import where
-from quattro_web.testing._origin import line_in, maker_of
+from quattro_web.testing._origin import line_in, maker_of, may_be_in, outermost, root_of
 
 Task = asyncio.Task[Any]
 
 # Passes of the event loop that a task has to end, after what it was made in.
 PASSES = 20
-
-# So many tasks may be on record before those that are done are forgotten.
-MANY = 1000
 
 # Frames between the end of a runner and the loop that it runs once more.
 ENDING_DEPTH = 6
@@ -41,11 +38,11 @@ class Made:
 
     def __init__(self, task: Task, parent: Task | None, block: Block | None, at: FrameType) -> None:
         self.task = task
+        self._within = outermost(at, root_of(parent))
         self.loop = task.get_loop()
         # What is made while the loop does not run is in the hands of whoever runs it.
         self.is_of_the_loop = self.loop.is_running()
         self.was_cancelled = False
-        self.left: str | None = None
         self._parent = parent
         self._block = block
         self._at = line_in(at)
@@ -56,22 +53,29 @@ class Made:
     @property
     def is_orphan(self) -> bool:
         """Whether who has made it has ended, so that nobody may be waiting for it."""
-        parent = self._parent
-        is_own = self._block is not None and parent is self._block.task
-        return parent is None or parent.done() or (is_own and self._block.has_ended)
+        parent, block = self._parent, self._block
+        if parent is None or parent.done():
+            return True
+        if block is not None and block.has_ended and parent is block.task:
+            return True
+        return self._within is not None and not may_be_in(parent, self._within)
 
     @property
     def has_context(self) -> bool:
         """Whether it was made in a task, and not in one of an app that goes on."""
         return self._parent is not None and (self._block is None or self._block.has_ended)
 
-    def leave(self, otherwise: str) -> None:
-        """Note that it was left behind, and where it is now."""
+    def describe(self, otherwise: str) -> str:
+        """Return who has made it, and where it is now.
+
+        Args:
+            otherwise: What it has outlived, if it was not made in a block.
+        """
         ended = self._block is not None and self._block.has_ended
         when = f"{self._block.name} had ended" if self._block and ended else otherwise
         made, line = self._at
         name = name_of(self.task.get_coro()) or "?"
-        self.left = (
+        return (
             f"{name} ({self.task.get_name()}), made in {made}\n"
             f"    {line}\n"
             f"  was still running when {when}, at {where(self.task)}"
@@ -82,20 +86,20 @@ class LeakWatch:
     """Knows which tasks are made, and which of them are left behind.
 
     It is told by event loops; see `watching`.
+
+    Attributes:
+        left: What was left behind so far, each with all that is to be said of it.
     """
 
     def __init__(self) -> None:
-        self._made: list[Made] = []
+        self.left: list[str] = []
+        # Those that are not done: nothing is kept alive for longer than without a watch.
+        self._made: dict[Task, Made] = {}
         self._blocks: WeakKeyDictionary[Task, Block] = WeakKeyDictionary()
-
-    @property
-    def left(self) -> list[str]:
-        """What was left behind so far."""
-        return [made.left for made in self._made if made.left is not None]
 
     def made(self, loop: asyncio.AbstractEventLoop, task: Any, caller: FrameType) -> None:
         """Take note of a new task."""
-        if not isinstance(task, asyncio.Future):
+        if not isinstance(task, asyncio.Task):
             return  # a task factory may return what it likes
         parent = asyncio.current_task(loop)
         block = None if parent is None else self._blocks.get(parent)
@@ -103,12 +107,10 @@ class LeakWatch:
             self._blocks[task] = block
         if task.done():
             return  # an eager one
-        root = getattr(parent and parent.get_coro(), "cr_frame", None)
-        maker = maker_of(caller, root)
+        maker = maker_of(caller, root_of(parent))
         if maker is not None:
-            if len(self._made) > MANY:
-                self._made = [made for made in self._made if made.left or not made.task.done()]
-            self._made.append(Made(task, parent, block, maker))
+            self._made[task] = Made(task, parent, block, maker)
+            task.add_done_callback(self._forget)
 
     @contextmanager
     def block(self, name: str) -> Iterator[None]:
@@ -132,7 +134,7 @@ class LeakWatch:
             return
         for made in self._pending(loop):
             if made.is_in(block) and made.is_orphan and not made.task.cancelling():
-                made.leave("")
+                self._leave(made, "")
 
     # What a loop tells
 
@@ -149,26 +151,34 @@ class LeakWatch:
             # Once by the loop; what the user has cancelled as well was not forgotten.
             is_first = made.task.cancelling() == 1 and not made.was_cancelled
             if is_first and made.is_of_the_loop and made.is_orphan:
-                made.leave("its event loop ended")
+                self._leave(made, "its event loop ended")
 
     def loop_closes(self, loop: asyncio.AbstractEventLoop) -> None:
         """See what a loop has never run to its end."""
         for made in self._pending(loop):
             if not made.task.cancelling() and made.is_orphan:
-                made.leave("its event loop was closed")
+                self._leave(made, "its event loop was closed")
 
     def test_ends(self) -> None:
         """See what goes on in loops that go on, and has nobody who waits for it."""
         for made in self._pending():
             is_left = made.is_orphan and made.has_context and not made.task.cancelling()
             if is_left and not made.loop.is_closed():
-                made.leave("the test ended")
+                self._leave(made, "the test ended")
+        self._made.clear()
+
+    def _leave(self, made: Made, otherwise: str) -> None:
+        self.left.append(made.describe(otherwise))
+        self._forget(made.task)
+
+    def _forget(self, task: Task) -> None:
+        self._made.pop(task, None)
 
     def _pending(self, loop: asyncio.AbstractEventLoop | None = None) -> list[Made]:
         return [
             made
-            for made in self._made
-            if made.left is None and not made.task.done() and loop in (None, made.loop)
+            for made in tuple(self._made.values())
+            if not made.task.done() and loop in (None, made.loop)
         ]
 
 

@@ -62,8 +62,8 @@ class Life:
 
     async def _run(self) -> None:
         HARNESS.set(self._harness)
-        scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}}
-        scope["state"] = self.state  # type: ignore[assignment]
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        scope = {"type": "lifespan", "asgi": asgi, "state": self.state}
         try:
             with block_of(scope):
                 await self._app(scope, self._inbox.get, self._send)

@@ -31,7 +31,7 @@ def no_leaked_tasks() -> Iterator[None]:
         yield
     if left := watch.left:
         count = "1 task was" if len(left) == 1 else f"{len(left)} tasks were"
-        raise LeakedTaskError("\n\n".join([f"{count} left behind", *left, _ADVICE]))
+        raise LeakedTaskError("\n\n".join([f"{count} left behind:", *left, _ADVICE]))
 
 
 _ADVICE = (

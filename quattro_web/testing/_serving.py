@@ -75,7 +75,7 @@ class Serving(ABC):
             self._check_end()
         except asyncio.CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001  # as a server does
+        except Exception as exc:  # as a server does
             self._error = exc
             logger.error("%s has failed", describe(self._scope), exc_info=exc)
         finally:

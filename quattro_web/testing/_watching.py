@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial

@@ -20,7 +20,9 @@ LOST = 1006
 
 
 class WebSocketExchange(Serving):
-    """The client's end of a WebSocket. `AppClient.websocket` makes one; the block opens it::
+    """The client's end of a WebSocket. `AppClient.websocket` makes one.
+
+    The block opens it::
 
         async with client.websocket("/talk") as socket:
             await socket.send_text("hello")
