@@ -11,6 +11,7 @@ from quattro_core import TaskGroup
 from quattro_web._app_settings import AppSettings
 from quattro_web._drain import Drain
 from quattro_web._exchange import Exchange
+from quattro_web._harness import HARNESS
 from quattro_web._notice import Notice
 from quattro_web._pumping import Pumping
 from quattro_web._scope import Connection
@@ -42,17 +43,19 @@ class AppRun:
         self._requests = {} if requests is None else requests
         self._group = TaskGroup(shared_limit=settings.limit())
         self.shutdown: Shutdown = Shutdown(settings.grace)
-        self.work: HandedOver = HandedOver(self._group, self.shutdown)
+        self._harness = harness = HARNESS.get()
+        failures = None if harness is None else harness.failures
+        self.work: HandedOver = HandedOver(self._group, self.shutdown, failures)
         self._stopping = asyncio.Event()
         self._stopped = False
         self._supervisor: asyncio.Task[None] | None = None
-        self._notice = Notice(self.shutdown, self._begin, self._report)
+        self._notice = Notice(self.shutdown, self._begin, self._report, harness)
         self._drain: Drain | None = None
         self.is_alive: bool = True
         self._is_late = False
         self.loop: asyncio.AbstractEventLoop | None = current_loop()
-        expect = self._notice.expect_our_own
-        self.pumping: Pumping = Pumping(self._group, self.shutdown, expect)
+        stop_server = self._notice.stop_server
+        self.pumping: Pumping = Pumping(self._group, self.shutdown, stop_server, harness)
 
     @property
     def has_started(self) -> bool:
@@ -79,6 +82,8 @@ class AppRun:
         opened = asyncio.Event()
         self._supervisor = asyncio.create_task(self._supervise(opened), name="quattro_web")
         self._notice.listen()
+        if self._harness is not None:
+            self._harness.runs.append(self)
         try:
             await opened.wait()
             await self.pumping.wait_ready()

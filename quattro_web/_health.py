@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -102,21 +102,18 @@ def app_health(app: Any) -> AppHealth:
 
     .. versionadded:: 0.1
     """
-    return health_of_runs(app, list(_runs_of(app)))
-
-
-def health_of_runs(app: object, runs: list[AppRun]) -> AppHealth:
-    """Return the state of an app from its runs.
-
-    Raises:
-        NoTaskGroupError: If there are none.
-    """
+    runs = list(_runs_of(app))
     if not runs:
         msg = (
             f"{app!r} does not run: call quattro_web.install(app), and run its lifespan, as "
             "servers do, and a TestClient in its with block"
         )
         raise NoTaskGroupError(msg)
+    return health_of(runs)
+
+
+def health_of(runs: Sequence[AppRun]) -> AppHealth:
+    """Return the state of an app by its runs in one event loop: more than one if it is composed."""
     pumps = tuple(_health(pump) for run in runs for pump in run.pumping.runs)
     is_ending = any(run.shutdown.has_begun for run in runs)
     has_started = all(run.has_started and not run.pumping.is_starting for run in runs)

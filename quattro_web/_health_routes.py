@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from quattro_web._app_group import run_of
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._health import AppHealth, app_health, health_of_runs
+from quattro_web._health import AppHealth, app_health, health_of
 
 
 def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Route]:
@@ -56,7 +56,7 @@ def _health(request: Request) -> AppHealth | None:
     except NoTaskGroupError:
         pass
     try:
-        return health_of_runs(request.app, [run_of(request)])
+        return health_of([run_of(request)])
     except NoTaskGroupError:
         return None
 

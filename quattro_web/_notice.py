@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 
+from quattro_web._harness import Harness
 from quattro_web._last_resort import LastResort
 from quattro_web._shutdown import Shutdown
 from quattro_web._signals import NO_SIGNAL, SignalListener
+from quattro_web._stop import stop_server
 
 # A Ctrl-C reaches a worker from the terminal, and once more, as another signal, from its parent.
 ECHO = 2.0
@@ -19,11 +22,17 @@ class Notice:
         shutdown: The shutdown.
         begin: Begins it.
         report: Returns what still runs, for the log.
+        harness: The test that takes the place of the server and its signals, if there is one.
     """
 
     def __init__(
-        self, shutdown: Shutdown, begin: Callable[[], object], report: Callable[[], list[str]]
+        self,
+        shutdown: Shutdown,
+        begin: Callable[[], object],
+        report: Callable[[], list[str]],
+        harness: Harness | None = None,
     ) -> None:
+        self._harness = harness
         self._shutdown = shutdown
         self._begin = begin
         self._report = report
@@ -34,12 +43,19 @@ class Notice:
 
     def listen(self) -> None:
         """Begin to listen to the signals of the process."""
+        if self._harness is not None:
+            self._harness.listen(self._told_by_test)
+            return
         self._listener = SignalListener(self._told, self._arm)
         self._listener.start()
 
-    def expect_our_own(self) -> None:
-        """Know that the next signal is the one that the app has asked for."""
+    def stop_server(self) -> bool:
+        """Ask the server to stop, and know that its signal is ours. Tells if there is one."""
         self._is_ours = True
+        if self._harness is None:
+            return stop_server()
+        self._harness.signal()
+        return False
 
     def close(self, *, all_has_ended: bool) -> None:
         """Listen no more.
@@ -48,6 +64,8 @@ class Notice:
             all_has_ended: Whether nothing was given up. Else the server may wait for it, and the
                 last resort stays.
         """
+        if self._harness is not None:
+            self._harness.discard(self._told_by_test)
         if self._listener is not None:
             self._listener.stop()
         if self._last_resort is not None and all_has_ended:
@@ -61,6 +79,9 @@ class Notice:
             self._first = number
         elif number != NO_SIGNAL and (number == self._first or self._shutdown.age > ECHO):
             self._shutdown.hurry()
+
+    def _told_by_test(self) -> None:
+        self._told(signal.SIGTERM)
 
     def _arm(self) -> None:
         seconds = self._shutdown.grace.total

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from quattro_core import Supervisor, SupervisorState, TaskStatus
-from quattro_web._once import Lease
+from quattro_web._once import Lease, this_process
 from quattro_web._once_run import OnceState, run_once
 from quattro_web._pumps import Pump
 from quattro_web._shutdown import ShutdownEvent
@@ -57,6 +57,14 @@ class PumpRun:
             TimeoutError: If it does not say so in time.
         """
         await self._supervisor.wait_started(self.pump.ready_timeout)
+
+    async def run_alone(self) -> None:
+        """Run its function as it is, for a test: without its policy, and without its lock."""
+        handles: dict[str, Any] = {
+            "lease": Lease(token=1, holder=this_process()),
+            "task_status": TaskStatus(lambda: None),
+        }
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump.takes})
 
     # Where it runs once
 

@@ -10,11 +10,11 @@ from typing import Any
 from quattro_core import TaskGroup, TaskReturnedError
 from quattro_web._cancellation import is_cancelled, is_ctrl_c
 from quattro_web._errors import PumpFailedError
+from quattro_web._harness import Harness
 from quattro_web._pump_run import PumpRun
 from quattro_web._pumps import Pump, unique_names
 from quattro_web._shutdown import Shutdown
 from quattro_web._start_up import StartUp
-from quattro_web._stop import stop_server
 from quattro_web._where import where
 
 logger = logging.getLogger("quattro_web")
@@ -26,14 +26,23 @@ class Pumping:
     Args:
         group: The group.
         shutdown: The shutdown of the run.
-        stops: Called before the server is asked to stop.
+        stop_server: Asks the server to stop, and tells whether there is one.
+        harness: The test that the app runs in, if it does.
     """
 
-    def __init__(self, group: TaskGroup, shutdown: Shutdown, stops: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        group: TaskGroup,
+        shutdown: Shutdown,
+        stop_server: Callable[[], bool],
+        harness: Harness | None = None,
+    ) -> None:
         self._group = group
         self._shutdown = shutdown
-        self._stops = stops
+        self._stop_server = stop_server
+        self._harness = harness
         self.runs: tuple[PumpRun, ...] = ()
+        self.held_back: tuple[PumpRun, ...] = ()
         self._tasks: dict[asyncio.Task[None], PumpRun] = {}
         self._start_up: StartUp | None = None
         self._supervisor: asyncio.Task[Any] | None = None
@@ -49,7 +58,12 @@ class Pumping:
             state: What the lifespan has yielded.
         """
         named = zip(pumps, unique_names(pumps), strict=True)
-        self.runs = tuple(PumpRun(pump, name, state, self._shutdown.event) for pump, name in named)
+        runs = tuple(PumpRun(pump, name, state, self._shutdown.event) for pump, name in named)
+        if self._harness is None:
+            self.runs = runs
+        else:
+            self.runs = tuple(run for run in runs if self._harness.starts(run.name))
+            self.held_back = tuple(run for run in runs if run not in self.runs)
         self._start_up = StartUp(self.runs, self._shutdown.event)
 
     def start(self) -> None:
@@ -142,12 +156,11 @@ class Pumping:
             # What was logged is not told again, but that it has failed is: by the exit status too,
             # where the server has one for it.
             self._untold.append(
-                PumpFailedError(f"pump {name} has failed") if self._stop_server() else exc
+                PumpFailedError(f"pump {name} has failed") if self._ask_server() else exc
             )
 
-    def _stop_server(self) -> bool:
+    def _ask_server(self) -> bool:
         """Ask the server to stop, once: a second signal would hurry it."""
         if not self._has_asked:
-            self._stops()
-            self._has_asked = stop_server()
+            self._has_asked = self._stop_server()
         return self._has_asked

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,7 +18,7 @@ def waits_for_thread(task: asyncio.Task[Any]) -> bool:
     """
     return any(
         frame.f_code.co_name == "run_sync" and frame.f_globals.get("__name__") == "anyio.to_thread"
-        for frame in _frames(task)
+        for frame in frames_of(task)[0]
     )
 
 
@@ -29,7 +28,7 @@ def where(task: asyncio.Task[Any]) -> str:
     That is the innermost one outside of asyncio, or that of asyncio if there is no other.
     """
     found = innermost = None
-    for frame in _frames(task):
+    for frame in frames_of(task)[0]:
         innermost = frame
         if str(frame.f_globals.get("__name__")).partition(".")[0] not in _LIBRARIES:
             found = frame
@@ -42,13 +41,18 @@ def line_of(frame: FrameType) -> str:
     return f"{frame.f_code.co_qualname}, {frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _frames(task: asyncio.Task[Any]) -> Iterator[FrameType]:
-    """Yield the frames in which *task* is suspended, the outermost one first."""
+def frames_of(task: asyncio.Task[Any]) -> tuple[list[FrameType], object]:
+    """Return the frames in which *task* is suspended, the outermost one first, and what it awaits.
+
+    That has no frame: a future, most of the time.
+    """
+    frames = []
     awaitable: Any = task.get_coro()
     while awaitable is not None:
         frame = getattr(awaitable, "cr_frame", None) or getattr(awaitable, "ag_frame", None)
         frame = frame or getattr(awaitable, "gi_frame", None)
         if frame is None:
-            return
-        yield frame
+            break
+        frames.append(frame)
         awaitable = getattr(awaitable, "cr_await", None) or getattr(awaitable, "gi_yieldfrom", None)
+    return frames, awaitable

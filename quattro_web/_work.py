@@ -30,14 +30,18 @@ class HandedOver:
     Args:
         group: The group.
         shutdown: The shutdown of the run.
+        errors: Where failures are kept, for a test.
     """
 
-    def __init__(self, group: TaskGroup, shutdown: Shutdown) -> None:
+    def __init__(
+        self, group: TaskGroup, shutdown: Shutdown, errors: list[BaseException] | None = None
+    ) -> None:
         self._group = group
         self._shutdown = shutdown
         self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
         self._announced: set[asyncio.Task[Any]] = set()  # whose cancellation is in the log
         self._owner: asyncio.Task[Any] | None = None
+        self._errors = errors
         self.failures: int = 0
 
     def start(self) -> None:
@@ -47,7 +51,7 @@ class HandedOver:
     @property
     def count(self) -> int:
         """How much of it runs or waits for its turn."""
-        return len(self._running())
+        return len(self.running)
 
     def take(
         self, work: Work[T], *, origin: str, name: str | None, context: Context | None
@@ -82,7 +86,7 @@ class HandedOver:
         Returns the names of what does not end, with where it hangs.
         """
         grace = self._shutdown.grace
-        while running := self._running():  # the work that is done may have handed over more
+        while running := self.running:  # the work that is done may have handed over more
             if await self._shutdown.patience(running, until=grace.until_tasks_end - CLEANUP):
                 break
         else:
@@ -94,14 +98,14 @@ class HandedOver:
             "; ".join(self.left()),
         )
         until = age + CLEANUP
-        while running := self._running():
+        while running := self.running:
             for task in running:  # its clean-up may hand over more: that has no other time
                 if task not in self._announced:
                     self._announced.add(task)
                     task.cancel()
             if await self._shutdown.patience(running, until=until, hurries=False):
                 break
-        if self._running():
+        if self.running:
             logger.error(
                 "the shutdown waits no longer for handed-over work that was cancelled: %s",
                 "; ".join(self.left()),
@@ -117,7 +121,9 @@ class HandedOver:
             if not task.done()
         ]
 
-    def _running(self) -> list[asyncio.Task[Any]]:
+    @property
+    def running(self) -> list[asyncio.Task[Any]]:
+        """The tasks that are not done."""
         # One that is done is still there until its callbacks are called.
         return [task for task in self._since if not task.done()]
 
@@ -157,6 +163,8 @@ class HandedOver:
 
     def _failed(self, message: str, origin: str, exc: BaseException) -> None:
         self.failures += 1
+        if self._errors is not None:
+            self._errors.append(exc)
         logger.error(message, current_task().get_name(), origin, exc_info=exc)
 
 

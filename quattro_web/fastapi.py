@@ -22,20 +22,37 @@ __all__ = [
     "Deadline",
     "RequestTaskGroup",
     "ShutdownEvent",
+    "get_app_task_group",
+    "get_request_task_group",
+    "get_shutdown_event",
 ]
 
 
 # Coroutine functions, since FastAPI runs others in a thread; not with yield, which costs as much
 # as a whole plain request, and closes at a time of FastAPI's.
-async def _request_task_group(conn: HTTPConnection) -> TaskGroup:
+async def get_request_task_group(conn: HTTPConnection) -> TaskGroup:
+    """Return the group that `RequestTaskGroup` stands for: its key in ``dependency_overrides``.
+
+    Raises:
+        NoTaskGroupError: If the app is not installed.
+
+    .. versionadded:: 0.1
+    """
     return _request_group.request_task_group(conn)
 
 
-async def _app_task_group(conn: HTTPConnection) -> _app_group.AppGroup:
+async def get_app_task_group(conn: HTTPConnection) -> _app_group.AppGroup:
+    """Return the group that `AppTaskGroup` stands for: its key in ``dependency_overrides``.
+
+    Raises:
+        NoTaskGroupError: If the app has none: it is not installed, or its lifespan was not run.
+
+    .. versionadded:: 0.1
+    """
     return _app_group.app_task_group(conn)
 
 
-RequestTaskGroup = Annotated[TaskGroup, Depends(_request_task_group)]
+RequestTaskGroup = Annotated[TaskGroup, Depends(get_request_task_group)]
 """The task group of the current request or WebSocket connection, for a handler or a dependency.
 
 ::
@@ -48,18 +65,26 @@ See `quattro_web.request_task_group`.
 .. versionadded:: 0.1
 """
 
-AppTaskGroup = Annotated[_app_group.AppGroup, Depends(_app_task_group)]
+AppTaskGroup = Annotated[_app_group.AppGroup, Depends(get_app_task_group)]
 """The app's task group, for work that outlives the response. See `quattro_web.app_task_group`.
 
 .. versionadded:: 0.1
 """
 
 
-async def _shutdown_event(conn: HTTPConnection) -> _shutdown.ShutdownEvent:
+async def get_shutdown_event(conn: HTTPConnection) -> _shutdown.ShutdownEvent:
+    """Return the event that `ShutdownEvent` stands for: its key in ``dependency_overrides``.
+
+    Raises:
+        NoTaskGroupError: If nothing can tell: the app is not installed, or its lifespan was not
+            run.
+
+    .. versionadded:: 0.1
+    """
     return _app_group.shutdown_event(conn)
 
 
-ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(_shutdown_event)]
+ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(get_shutdown_event)]
 """What tells that the server is shutting down. See `quattro_web.shutdown_event`.
 
 .. versionadded:: 0.1

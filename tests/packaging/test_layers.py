@@ -41,6 +41,7 @@ OWN = {
     "_file_lock.py": {"filelock"},
     "fastapi.py": {"fastapi"},
     "postgres.py": {"asyncpg", "psycopg"},
+    "pytest_quattro_web.py": {"pytest"},
     "redis.py": {"redis"},
 }
 

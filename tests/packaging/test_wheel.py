@@ -26,9 +26,10 @@ def metadata(wheel: Path, names: list[str]) -> Message:
 
 
 def test_holds_the_two_packages_alone(names: list[str]) -> None:
-    """The wheel installs quattro_core and quattro_web: no tests, no example app, no docs."""
+    """The wheel installs quattro_core, quattro_web and the plugin of pytest: no tests, no docs."""
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {
+        "pytest_quattro_web.py",
         "quattro_core",
         "quattro_web",
     }
@@ -40,9 +41,10 @@ def test_holds_every_module(names: list[str]) -> None:
         path.relative_to(ROOT).as_posix()
         for package in ("quattro_core", "quattro_web")
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and path.suffix != ".pyc" and path.parent.name != "plugin"
     }
-    assert {name for name in names if ".dist-info/" not in name} == sources
+    installed = {name for name in names if ".dist-info/" not in name}
+    assert installed == sources | {"pytest_quattro_web.py"}
 
 
 @pytest.mark.parametrize("package", ["quattro_core", "quattro_web"])

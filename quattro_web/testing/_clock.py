@@ -1,0 +1,141 @@
+"""An event loop on a virtual clock: a test that sleeps for an hour takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
+
+from quattro_web._where import waits_for_thread, where
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# Real seconds that a thread has to wake a loop that waits for it, before time goes on.
+PATIENCE = 1.0
+
+# Real seconds that the loop waits for anybody, where no timer is set, before it is a deadlock.
+GRACE = 0.2
+
+# Virtual seconds after which all that was due before has happened, and what follows from it.
+TICK = 1e-6
+
+
+class DeadlockError(AssertionError):
+    """No task can ever run again: nothing is ready, no timer is set, no thread reports back.
+
+    .. versionadded:: 0.1
+    """
+
+
+class VirtualClockLoop(asyncio.SelectorEventLoop):
+    """An event loop whose time jumps to the next timer when nothing else can run.
+
+    ::
+
+        with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+            runner.run(main())
+
+    What sleeps for an hour has slept at once, in the right order. Where a real loop would hang for
+    ever, `DeadlockError` comes out of it, and names the tasks that wait. Threads are waited for (a
+    ``def`` endpoint), for a second at most, sockets are not: what talks to a real database has
+    timed out before that could answer, so it needs the real clock.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._calls_to_threads = 0
+        super().__init__(_Selector(self))
+
+    def time(self) -> float:
+        """Return the seconds since the loop was made, all of them virtual.
+
+        .. versionadded:: 0.1
+        """
+        return self._now
+
+    def run_in_executor(
+        self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
+    ) -> asyncio.Future[T]:
+        """Run a function in a thread, for which time stands still.
+
+        .. versionadded:: 0.1
+        """
+        future = super().run_in_executor(executor, func, *args)
+        self._calls_to_threads += 1
+        future.add_done_callback(self._end_call)
+        return future
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+        """Wait for the threads without a timer, which would jump while they end.
+
+        .. versionadded:: 0.1
+        """
+        await super().shutdown_default_executor()
+
+    def _end_call(self, _: asyncio.Future[Any]) -> None:
+        self._calls_to_threads -= 1
+
+    def _jump(self, seconds: float) -> None:
+        self._now += max(seconds, 0)
+
+    def _waits_for_thread(self) -> bool:
+        return self._calls_to_threads > 0 or any(map(waits_for_thread, asyncio.all_tasks(self)))
+
+    def _describe(self) -> str:
+        tasks = sorted(f"  {task.get_name()} ({where(task)})" for task in asyncio.all_tasks(self))
+        return "\n".join(["nothing can run any more:", *tasks])
+
+
+class _Selector(selectors.DefaultSelector):
+    """Looks for ready files like any other, but lets time jump where it would sleep."""
+
+    def __init__(self, loop: VirtualClockLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        loop = self._loop
+        ready = super().select(0)
+        if ready or (timeout is not None and timeout <= 0):
+            return ready
+        if loop._waits_for_thread():  # noqa: SLF001
+            ready = super().select(PATIENCE)
+        elif timeout is None:
+            ready = super().select(GRACE)
+        if not ready:
+            if timeout is None:
+                raise DeadlockError(loop._describe())  # noqa: SLF001
+            loop._jump(timeout)  # noqa: SLF001
+        return ready
+
+
+async def advance(seconds: float) -> None:
+    """Let virtual time pass: when it returns, all that is due by then has happened.
+
+    ``advance(0)`` lets everything run that can run now.
+
+    Args:
+        seconds: How many.
+
+    Raises:
+        RuntimeError: If the loop is not a `VirtualClockLoop`.
+        ValueError: If *seconds* is negative.
+
+    .. versionadded:: 0.1
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualClockLoop):
+        msg = (
+            f"advance() needs the virtual clock, got {loop!r}: run the test with "
+            "asyncio.Runner(loop_factory=quattro_web.testing.VirtualClockLoop)"
+        )
+        raise RuntimeError(msg)  # noqa: TRY004  # no argument is of a wrong type
+    if seconds < 0:
+        msg = f"seconds must not be negative, got {seconds!r}"
+        raise ValueError(msg)
+    await asyncio.sleep(seconds + TICK)

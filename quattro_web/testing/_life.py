@@ -1,0 +1,78 @@
+"""The lifespan of an app, run as by a server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import ASGIApp, Message
+
+from quattro_web._harness import HARNESS, Harness
+from quattro_web.testing._leaks import block_of
+
+
+class Life:
+    """One run of an app.
+
+    Args:
+        app: The app.
+        harness: What stands in for the server's signals.
+
+    Attributes:
+        state: What the app's lifespan has yielded.
+    """
+
+    def __init__(self, app: ASGIApp, harness: Harness) -> None:
+        self._app = app
+        self._harness = harness
+        self.state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._has_answered = False
+        self._error: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Start the app up; raise what keeps it from starting."""
+        self.task = asyncio.create_task(self._run(), name="lifespan")
+        answer = await self._tell("startup")
+        if answer is not None and answer["type"].endswith("failed"):
+            await self._failed(answer)
+
+    async def stop(self) -> None:
+        """Shut the app down, if it has not done so by itself; raise what fails then."""
+        assert self.task is not None
+        answer = None if self.task.done() else await self._tell("shutdown")
+        await asyncio.wait((self.task,))
+        if answer is not None and answer["type"].endswith("failed"):
+            await self._failed(answer)
+        if self._error is not None:
+            raise self._error
+
+    async def _tell(self, what: str) -> Message | None:
+        self._inbox.put_nowait({"type": f"lifespan.{what}"})
+        return await self._answers.get()
+
+    async def _failed(self, answer: Message) -> None:
+        assert self.task is not None
+        await asyncio.wait((self.task,))
+        if self._error is None:
+            raise RuntimeError(answer.get("message") or answer["type"])
+        raise self._error
+
+    async def _run(self) -> None:
+        HARNESS.set(self._harness)
+        asgi = {"version": "3.0", "spec_version": "2.0"}
+        scope = {"type": "lifespan", "asgi": asgi, "state": self.state}
+        try:
+            with block_of(scope):
+                await self._app(scope, self._inbox.get, self._send)
+        except Exception as exc:  # noqa: BLE001  # it is raised to the test
+            # An app without a lifespan may refuse it with an error: servers go on without.
+            self._error = exc if self._has_answered else None
+        finally:
+            self._answers.put_nowait(None)
+
+    async def _send(self, message: Message) -> None:
+        self._has_answered = True
+        self._answers.put_nowait(message)

@@ -1,0 +1,178 @@
+"""How requests are put together."""
+
+from __future__ import annotations
+
+import json as json_module
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlencode
+
+from starlette.types import Scope
+
+from quattro_web.testing._exchange import Exchange
+from quattro_web.testing._response import Response
+
+_HEADERS = {"host": "testserver", "accept": "*/*", "user-agent": "quattro-web"}
+
+Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+class Requests(ABC):
+    """What a client asks for, one method for each of HTTP's.
+
+    Attributes:
+        headers: The headers of every request.
+    """
+
+    def __init__(self, headers: Mapping[str, str] | None) -> None:
+        self.headers = {**_HEADERS, **_lower(headers)}
+
+    @abstractmethod
+    def start(
+        self, method: str, path: str, *, more_content: bool = False, **options: Any
+    ) -> Exchange:
+        """Start a request."""
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str = b"",
+        json: Any = None,
+        data: Params | None = None,
+    ) -> Response:
+        """Make a request, and return its response, when the app has finished with it.
+
+        Args:
+            method: The method.
+            path: The path, with a query string if there is one.
+            params: What is added to the query string.
+            headers: More headers.
+            content: The body.
+            json: The body, as a value that is sent as JSON, instead.
+            data: The body, as the fields of a form, instead.
+
+        Raises:
+            RuntimeError: If the app does not run.
+            ResponseCutError: If the app has ended in the middle of the response.
+            Exception: What the app has raised, if that is to be raised.
+
+        .. versionadded:: 0.1
+        """
+        exchange = self.start(
+            method, path, params=params, headers=headers, content=content, json=json, data=data
+        )
+        try:
+            return await exchange.response()
+        finally:
+            if not exchange.task.done():
+                exchange.leave()  # the test has lost its patience
+
+    async def get(self, path: str, **options: Any) -> Response:
+        """Make a GET request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("GET", path, **options)
+
+    async def head(self, path: str, **options: Any) -> Response:
+        """Make a HEAD request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("HEAD", path, **options)
+
+    async def options(self, path: str, **options: Any) -> Response:
+        """Make an OPTIONS request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("OPTIONS", path, **options)
+
+    async def post(self, path: str, **options: Any) -> Response:
+        """Make a POST request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("POST", path, **options)
+
+    async def put(self, path: str, **options: Any) -> Response:
+        """Make a PUT request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("PUT", path, **options)
+
+    async def patch(self, path: str, **options: Any) -> Response:
+        """Make a PATCH request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("PATCH", path, **options)
+
+    async def delete(self, path: str, **options: Any) -> Response:
+        """Make a DELETE request; the options are those of `request`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("DELETE", path, **options)
+
+    def _build(
+        self,
+        method: str,
+        path: str,
+        *,
+        has_length: bool,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str = b"",
+        json: Any = None,
+        data: Params | None = None,
+    ) -> tuple[Scope, bytes]:
+        fields = dict(self.headers)
+        body = content.encode() if isinstance(content, str) else content
+        if json is not None:
+            body = json_module.dumps(json).encode()
+            fields["content-type"] = "application/json"
+        elif data is not None:
+            body = urlencode(data, doseq=True).encode()
+            fields["content-type"] = "application/x-www-form-urlencoded"
+        if body and has_length:
+            fields["content-length"] = str(len(body))
+        scope = _scope("http", path, {**fields, **_lower(headers)})
+        if params:
+            query = urlencode(params, doseq=True).encode()
+            scope["query_string"] = b"&".join(filter(None, (scope["query_string"], query)))
+        return {**scope, "method": method.upper(), "scheme": "http"}, body
+
+
+def websocket_scope(path: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> Scope:
+    """Return the scope of a WebSocket."""
+    scope = _scope("websocket", path, _lower(headers))
+    scope["extensions"] = {"websocket.http.response": {}}
+    return {**scope, "scheme": "ws", "subprotocols": list(subprotocols)}
+
+
+def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    raw_path, _, query = path.partition("?")
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "path": unquote(raw_path),
+        "raw_path": raw_path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("testclient", 50000),
+        "server": ("testserver", 80),
+        "extensions": {},
+    }
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}

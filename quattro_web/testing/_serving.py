@@ -1,0 +1,136 @@
+"""One connection, served in a task of its own, as a server does."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Scope
+
+from quattro_web._scope import describe
+from quattro_web.testing._leaks import block_of
+
+logger = logging.getLogger("quattro_web.testing")
+
+# Bytes that may be on their way to a client that does not read; then the app has to wait.
+HIGH_WATER = 65536
+
+
+class Serving(ABC):
+    """A request or a WebSocket, with both of its ends.
+
+    Args:
+        app: The app.
+        scope: The ASGI scope.
+        raises: Whether what the app raises is raised to the test.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
+        self._app = app
+        self._scope = scope
+        self._raises = raises
+        self._inbox: deque[Message] = deque()
+        self._changed = asyncio.Event()
+        self._unread = 0
+        self._has_left = False
+        self._is_reading_on = False
+        self._is_told = False
+        self._error: BaseException | None = None
+        self._task = asyncio.create_task(self._serve(), name=describe(scope))
+
+    @property
+    def error(self) -> BaseException | None:
+        """What the app has raised, and a server would log.
+
+        .. versionadded:: 0.1
+        """
+        self._is_told = True
+        return self._error
+
+    # For the client
+
+    def untold(self) -> BaseException | None:
+        """Return what the app has raised, if nobody has been told of it."""
+        return None if self._is_told or not self._raises else self._error
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that serves it."""
+        return self._task
+
+    @abstractmethod
+    def leave(self) -> None:
+        """Leave in the middle, unless it is over."""
+
+    # The app's end
+
+    async def _serve(self) -> None:
+        try:
+            with block_of(self._scope):
+                await self._app(self._scope, self._receive, self._send)
+            self._check_end()
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # as a server does
+            self._error = exc
+            logger.error("%s has failed", describe(self._scope), exc_info=exc)
+        finally:
+            self._changed.set()
+
+    @abstractmethod
+    def _check_end(self) -> None:
+        """Raise what a server logs of an app that has ended too early."""
+
+    @abstractmethod
+    def _end_of_input(self) -> Message | None:
+        """Return what the app receives when nothing more is to come; None if that may come."""
+
+    async def _receive(self) -> Message:
+        await self._until(lambda: bool(self._inbox) or self._end_of_input() is not None)
+        message = self._inbox.popleft() if self._inbox else self._end_of_input()
+        assert message is not None
+        return message
+
+    @abstractmethod
+    def _take(self, message: Message) -> int:
+        """Take in a message of the app; return how many bytes the client has to read."""
+
+    async def _send(self, message: Message) -> None:
+        # An app that never waits for anything must not keep the client from leaving.
+        await asyncio.sleep(0)
+        self._unread += self._take(message)
+        self._changed.set()
+        await self._until(
+            lambda: self._unread < HIGH_WATER or self._is_reading_on or self._has_left
+        )
+
+    # The client's end
+
+    def _say(self, message: Message) -> None:
+        self._inbox.append(message)
+        self._changed.set()
+
+    def _leave(self) -> None:
+        self._has_left = True
+        self._changed.set()
+
+    async def _finished(self) -> None:
+        self._is_reading_on = True
+        self._changed.set()
+        await asyncio.wait((self._task,))
+        self._raise_error()
+
+    def _raise_error(self) -> None:
+        error = self._error
+        if error is not None and self._raises:
+            self._is_told = True
+            raise error
+
+    async def _until(self, is_so: Callable[[], Any]) -> None:
+        while not is_so():
+            self._changed.clear()
+            await self._changed.wait()

@@ -1,0 +1,204 @@
+"""Tests, run by another pytest, that make tasks in all manners, and leave none of them behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from sse_starlette import EventSourceResponse
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.testclient import TestClient
+
+from quattro_core import TaskGroup
+from quattro_web import app_task_group, install, request_task_group
+from quattro_web.testing import AppClient
+
+pytestmark = pytest.mark.usefixtures("no_leaked_tasks")
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def pump() -> None:
+    """One that always waits for a task that it has made itself."""
+    while True:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(forever(), 0.01)
+        await asyncio.gather(asyncio.sleep(0.01), asyncio.sleep(0))
+
+
+async def awaits(request: Request) -> Response:
+    task = asyncio.create_task(asyncio.sleep(0, "awaited"))
+    return PlainTextResponse(await task)
+
+
+async def cancels(request: Request) -> Response:
+    """Cancel without waiting for the end of it."""
+    tasks = [asyncio.create_task(forever()), asyncio.create_task(asyncio.sleep(0))]
+    _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
+        task.cancel()
+    return PlainTextResponse("cancelled")
+
+
+async def grouped(request: Request) -> Response:
+    group = request_task_group(request)
+    group.create_background_task(pump())
+    group.create_task(asyncio.sleep(0))
+    async with asyncio.TaskGroup() as inner, anyio.create_task_group() as other:
+        inner.create_task(asyncio.sleep(0.01))
+        other.start_soon(asyncio.sleep, 0.01)
+    return PlainTextResponse("grouped")
+
+
+async def hands_over(request: Request) -> Response:
+    async def work() -> None:
+        await asyncio.gather(asyncio.sleep(0.02), asyncio.wait_for(asyncio.sleep(0.02), 1))
+
+    app_task_group(request).create_task(work())
+    return PlainTextResponse("handed over")
+
+
+async def streams(request: Request) -> Response:
+    async def chunks() -> AsyncIterator[str]:
+        for _ in range(3):
+            task = asyncio.create_task(asyncio.sleep(0, "chunk "))
+            yield await task
+
+    return StreamingResponse(chunks(), background=BackgroundTask(asyncio.sleep, 0))
+
+
+async def events(request: Request) -> Response:
+    async def chunks() -> AsyncIterator[str]:
+        yield "event"
+
+    return EventSourceResponse(chunks())
+
+
+async def in_thread(request: Request) -> Response:
+    return PlainTextResponse(await asyncio.to_thread(str, "thread"))
+
+
+def sync(request: Request) -> Response:
+    return PlainTextResponse("sync")
+
+
+async def around(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
+
+
+PATHS = ("awaits", "cancels", "grouped", "hands_over", "streams", "events", "in_thread", "sync")
+
+
+def make_app() -> Starlette:
+    routes = [Route(f"/{name}", globals()[name]) for name in PATHS]
+    app = Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+    install(app, pumps=[pump])
+    return app
+
+
+@pytest.fixture(scope="module")
+def living() -> Iterator[TestClient]:
+    """An app that outlives the tests."""
+    with TestClient(make_app()) as client:
+        yield client
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_testclient(path: str) -> None:
+    with TestClient(make_app()) as client:
+        assert client.get(f"/{path}").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_living(living: TestClient, path: str) -> None:
+    assert living.get(f"/{path}").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_client(path: str) -> None:
+    async def main() -> None:
+        async with AppClient(make_app()) as client:
+            assert (await client.get(f"/{path}")).status_code == 200
+            client.start("GET", f"/{path}")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_httpx(path: str) -> None:
+    async def main() -> None:
+        async with AppClient(make_app()) as client:
+            transport = httpx.ASGITransport(app=client.asgi)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as other:
+                assert (await other.get(f"/{path}")).status_code == 200
+
+    asyncio.run(main())
+
+
+def test_own_tasks() -> None:
+    async def main() -> None:
+        async with TaskGroup() as group:
+            group.create_background_task(forever())
+        task = asyncio.create_task(forever())
+        await asyncio.sleep(0)
+        task.cancel()
+
+    asyncio.run(main())
+
+
+def test_loop_of_ones_own() -> None:
+    """Who runs a loop by hand has its tasks in hand."""
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(forever())
+    loop.run_until_complete(asyncio.sleep(0))
+    task.cancel()
+    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+    loop.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[None]:
+    task = asyncio.create_task(forever())
+    yield
+    task.cancel()
+
+
+def test_cancelled_when_the_loop_does_not_run() -> None:
+    """As the teardown of a fixture does, before the loop is ended."""
+
+    async def make() -> asyncio.Task[None]:
+        return asyncio.create_task(forever())
+
+    with asyncio.Runner() as runner:
+        runner.run(make()).cancel()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_anyio(server: None) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(asyncio.sleep, 0)
+    await asyncio.wait_for(asyncio.sleep(0), 1)
+
+
+def test_trio() -> None:
+    async def main() -> None:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+
+    anyio.run(main, backend="trio")

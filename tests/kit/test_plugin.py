@@ -1,0 +1,159 @@
+"""The fixture of the pytest plugin, in runs of pytest of their own."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from quattro_web.testing import LeakedTaskError, no_leaked_tasks
+from tests.kit.pytests import Outcome, run_pytest
+
+HERE = Path(__file__).parent
+LEAVING = HERE / "leaving.py"
+NOTHING = HERE / "leaving_nothing.py"
+NAMES = re.findall(r"def (test_\w+__by_\w+)", LEAVING.read_text())
+EAGER = {"test_eager__by_test"}
+HAS_EAGER = hasattr(asyncio, "eager_task_factory")
+
+SMALL = """
+import asyncio, sys
+import pytest
+
+def leave():
+    async def main():
+        asyncio.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+    asyncio.run(main())
+
+def test_leaves():
+    leave()
+
+@pytest.mark.allow_leaked_tasks
+def test_may():
+    leave()
+"""
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    return run_pytest(tmp_path_factory.mktemp("leaving"), LEAVING)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if HAS_EAGER or name not in EAGER])
+def test_names_what_was_left_and_the_line_that_made_it(leaving: Outcome, name: str) -> None:
+    """Whoever runs the loop, a task that is left fails its test, with the file and the line."""
+    said = leaving.said[name]
+    assert said.startswith("error"), leaving.output
+    made = [(str(path), int(line)) for path, line in re.findall(r"made in \S+, (.+):(\d+)", said)]
+    lines = LEAVING.read_text().splitlines()
+    path, line = made[0]
+    assert path == str(LEAVING)
+    assert lines[line - 1].endswith(f"# left by {name.rpartition('__by_')[2]}")
+    assert lines[line - 1].strip() in said
+    assert len(made) == (2 if "two_of_them" in name else 1)
+
+
+def test_says_what_it_has_outlived(leaving: Outcome) -> None:
+    """The message names the request, the lifespan or the loop that has ended before."""
+    said = leaving.said
+    assert "when GET /leaky had ended" in said["test_client__by_leaky"]
+    assert "when the lifespan of the app had ended" in said["test_lifespan__by_lifespan"]
+    assert "when its event loop ended" in said["test_run__by_test"]
+    assert "when its event loop was closed" in said["test_closed_loop__by_test"]
+    assert "old (old one), made in" in said["test_two_of_them__by_test"]
+
+
+def test_finds_nothing_where_nothing_was_left(tmp_path: Path) -> None:
+    """No test fails whose tasks end by themselves, are owned by a group, or were cancelled."""
+    outcome = run_pytest(tmp_path, NOTHING)
+    assert len(outcome.said) > 30
+    assert outcome.said == dict.fromkeys(outcome.said, ""), outcome.output
+    assert outcome.status == 0
+
+
+def small(where: Path, *options: str, more: str = "") -> Outcome:
+    file = where / "test_small.py"
+    file.write_text(SMALL + more)
+    return run_pytest(where, file, *options)
+
+
+def test_does_nothing_unless_asked(tmp_path: Path) -> None:
+    """Without the fixture nothing fails, and nothing of ours was imported."""
+    more = """
+def test_modules():
+    ours = {"quattro_web", "quattro_core", "starlette", "fastapi"}
+    assert not ours & {name.partition(".")[0] for name in sys.modules}
+    assert "pytest_quattro_web" in sys.modules
+    assert "site-packages" not in str(asyncio.BaseEventLoop.create_task)
+"""
+    outcome = small(tmp_path, more=more)
+    assert outcome.said == {"test_leaves": "", "test_may": "", "test_modules": ""}, outcome.output
+
+
+def test_is_on_for_all_tests_if_the_option_says_so(tmp_path: Path) -> None:
+    """With the option, each test has the fixture, but for one that is marked."""
+    outcome = small(tmp_path, "-o", "no_leaked_tasks=true")
+    assert "left behind" in outcome.said["test_leaves"], outcome.output
+    assert outcome.said["test_may"] == ""
+
+
+def test_loading_it_costs_nothing() -> None:
+    """Loading the plugin imports pytest, and nothing else that is not there with it."""
+    program = (
+        "import sys, pytest; before = {*sys.modules}; import pytest_quattro_web; "
+        "print(len({*sys.modules} - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "1\n", done.stderr
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def leave() -> None:
+    asyncio.create_task(forever())
+    await asyncio.sleep(0)
+
+
+def test_context_manager_does_the_same() -> None:
+    """Without pytest, a context manager raises what the fixture says."""
+    with pytest.raises(LeakedTaskError, match=r"1 task was left behind:\n\nforever \(Task-\d+\)"):
+        with no_leaked_tasks():
+            asyncio.run(leave())
+    with no_leaked_tasks():
+        asyncio.run(asyncio.sleep(0))
+
+
+def test_failure_of_the_block_is_not_hidden() -> None:
+    """A block that fails by itself raises that, whatever it has left."""
+    with pytest.raises(ZeroDivisionError), no_leaked_tasks():
+        asyncio.run(leave())
+        raise ZeroDivisionError
+
+
+def test_everything_is_put_back() -> None:
+    """After the test, loops and apps are as they were before."""
+
+    def state() -> list[object]:
+        loop = asyncio.BaseEventLoop
+        methods = [loop.create_task, loop.run_forever, loop.run_until_complete, loop.close]
+        return [*methods, Starlette.__call__, "create_task" in vars(asyncio.SelectorEventLoop)]
+
+    before = state()
+    with pytest.raises(LeakedTaskError), no_leaked_tasks():
+        assert state() != before
+        asyncio.run(leave())
+    assert state() == before
+
+
+def test_task_of_a_test_that_goes_on_in_its_loop() -> None:
+    """A task is left also where the loop outlives the test, as a loop of a whole session does."""
+    with asyncio.Runner() as runner:
+        runner.run(asyncio.sleep(0))
+        with pytest.raises(LeakedTaskError, match="when the test ended"), no_leaked_tasks():
+            runner.run(leave())
