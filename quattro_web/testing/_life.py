@@ -10,6 +10,9 @@ from starlette.types import ASGIApp, Message
 from quattro_web._harness import HARNESS, Harness
 from quattro_web.testing._leaks import block_of
 
+# Passes of the event loop that an app has to end after it has refused to start.
+PASSES = 20
+
 
 class Life:
     """One run of an app.
@@ -36,29 +39,31 @@ class Life:
         """Start the app up; raise what keeps it from starting."""
         self.task = asyncio.create_task(self._run(), name="lifespan")
         answer = await self._tell("startup")
-        if answer is not None and answer["type"].endswith("failed"):
-            await self._failed(answer)
+        for _ in range(PASSES):  # the exception comes after the answer
+            if not self._has_refused(answer) or self.task.done():
+                break
+            await asyncio.sleep(0)
+        self._raise(answer)
 
     async def stop(self) -> None:
         """Shut the app down, if it has not done so by itself; raise what fails then."""
         assert self.task is not None
         answer = None if self.task.done() else await self._tell("shutdown")
         await asyncio.wait((self.task,))
-        if answer is not None and answer["type"].endswith("failed"):
-            await self._failed(answer)
-        if self._error is not None:
-            raise self._error
+        self._raise(answer)
 
     async def _tell(self, what: str) -> Message | None:
         self._inbox.put_nowait({"type": f"lifespan.{what}"})
         return await self._answers.get()
 
-    async def _failed(self, answer: Message) -> None:
-        assert self.task is not None
-        await asyncio.wait((self.task,))
-        if self._error is None:
+    def _has_refused(self, answer: Message | None) -> bool:
+        return answer is not None and str(answer["type"]).endswith(".failed")
+
+    def _raise(self, answer: Message | None) -> None:
+        if self._error is not None:
+            raise self._error
+        if answer is not None and self._has_refused(answer):
             raise RuntimeError(answer.get("message") or answer["type"])
-        raise self._error
 
     async def _run(self) -> None:
         HARNESS.set(self._harness)

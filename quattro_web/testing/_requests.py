@@ -26,7 +26,7 @@ class Requests(ABC):
     """
 
     def __init__(self, headers: Mapping[str, str] | None) -> None:
-        self.headers = {**_HEADERS, **_lower(headers)}
+        self.headers: dict[str, str] = {**_HEADERS, **_lower(headers)}
 
     @abstractmethod
     def start(

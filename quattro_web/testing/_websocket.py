@@ -41,7 +41,7 @@ class WebSocketExchange(Serving):
     def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
         self.subprotocol: str | None = None
         self.close_code: int | None = None
-        self.close_reason = ""
+        self.close_reason: str = ""
         self._is_accepted = False
         self._denial: Message | None = None
         self._denied_with = bytearray()

@@ -1,7 +1,7 @@
 """`map` and `gather` in requests: what a failure answers, wherever the results are consumed."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ def app_of(handler: Callable[..., Any]) -> FastAPI:
     return app
 
 
-def fail_at(failing: int | None) -> Callable[[int], Any]:
+def fail_at(failing: int | None) -> Callable[[int], Coroutine[Any, Any, int]]:
     async def call(number: int) -> int:
         await asyncio.sleep(0.01)  # the headers of a stream leave by themselves after 0.05
         if number == failing:
