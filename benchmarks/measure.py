@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping, Sequence
@@ -48,9 +49,12 @@ def ratios(samples: Samples, base: str) -> dict[str, Spread]:
 
 
 def turn(names: Sequence[str], number: int) -> list[str]:
-    """Return the names in the order of a round: who comes first pays for the CPU's frequency."""
-    first = number % len(names)
-    return [*names[first:], *names[:first]]
+    """Return the names in the order of a round, which is another one in each, and known.
+
+    Who comes first pays for the frequency of the CPU, and who comes next for what the one before
+    has left of the heap.
+    """
+    return random.Random(number).sample(names, len(names))
 
 
 def interleaved(
@@ -74,8 +78,8 @@ def interleaved(
         for name in fast:
             runner.run(scenarios[name]())  # the first run is for the caches of the interpreter
         for number in rounds:
-            gc.collect()
             for name in turn(list(scenarios) if number < few else fast, number):
+                gc.collect()
                 started = time.process_time()
                 runner.run(scenarios[name]())
                 samples[name].append(time.process_time() - started)
