@@ -12,6 +12,7 @@ KNOWN = {
     "python",
     "text",
     "sh",
+    "toml",
     "yaml",
     "ini",
     "dockerfile",

@@ -3,6 +3,7 @@
 import configparser
 import json
 import re
+import tomllib
 from typing import Any, cast
 
 import pytest
@@ -66,3 +67,11 @@ def test_image_passes_signals_on(block: Block) -> None:
     assert words[0][0] == "FROM"
     [command] = [json.loads(text) for word, text in words if word == "CMD"]
     assert re.fullmatch(r"uvicorn|gunicorn|hypercorn|granian", command[0])
+
+
+@pytest.mark.parametrize("block", blocks_in("toml"), ids=named)
+def test_options_of_pytest_exist(block: Block, pytestconfig: pytest.Config) -> None:
+    """The options of pytest that a page sets are known, and of that type."""
+    options = tomllib.loads(block.text)["tool"]["pytest"]["ini_options"]
+    for name, value in options.items():
+        assert type(pytestconfig.getini(name)) is type(value)

@@ -146,7 +146,7 @@ class Shop:
                     raise ZeroDivisionError
                 if message.get("text") == "return":
                     return
-                await websocket.send(message | {"type": "websocket.send"})
+                await websocket.send({**message, "type": "websocket.send"})
             self.log.append(f"disconnected {message['code']}")
         finally:
             self.log.append("socket ends")

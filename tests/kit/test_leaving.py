@@ -92,6 +92,7 @@ def test_stream_to_its_end(shop: Shop) -> None:
     """Iterating over a response gives its chunks, and ends with it."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"  # it has no lifespan
         await send({"type": "http.response.start", "status": 200})
         for body in (b"one", b"", b"two"):
             await send({"type": "http.response.body", "body": body, "more_body": True})

@@ -1,0 +1,244 @@
+"""The life of an app under the testing kit: its shutdown, its pumps and its work."""
+
+import asyncio
+import signal
+import threading
+
+import pytest
+from fastapi import FastAPI
+
+from quattro_core import TaskGroup
+from quattro_web import Pump, ShutdownGrace, install
+from quattro_web.fastapi import (
+    AppTaskGroup,
+    RequestTaskGroup,
+    ShutdownEvent,
+    get_app_task_group,
+    get_request_task_group,
+    get_shutdown_event,
+)
+from quattro_web.testing import AppClient, advance
+from tests.kit.apps import Shop
+from tests.kit.running import run, visit
+
+# What a shutdown would end the process after, if this were a server.
+SHORT = ShutdownGrace(requests=1, tasks=1, pumps=1, resources=0)
+
+
+def app_of(*pumps: Pump, grace: ShutdownGrace | None = None) -> tuple[FastAPI, list[str]]:
+    log: list[str] = []
+    app = FastAPI()
+
+    @app.get("/told")
+    async def told(shutdown: ShutdownEvent) -> str:
+        await shutdown.wait()
+        return "goodbye"
+
+    @app.get("/deaf")
+    async def deaf() -> str:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            log.append(f"cut after {asyncio.get_running_loop().time():.0f} s")
+        return "late"
+
+    @app.post("/mail")
+    async def mail(seconds: int, group: AppTaskGroup) -> None:
+        group.create_task(write(seconds))
+
+    async def write(seconds: int) -> None:
+        await asyncio.sleep(abs(seconds))
+        if seconds < 0:
+            raise ZeroDivisionError
+        log.append("mail")
+
+    install(app, pumps=pumps, shutdown_grace=grace)
+    return app, log
+
+
+def test_shutdown_is_told_at_once() -> None:
+    """A6: A request that waits for the shutdown ends by itself when the test announces one."""
+    app, _ = app_of()
+
+    async def test(client: AppClient) -> None:
+        exchange = client.start("GET", "/told")
+        await advance(1)
+        client.begin_shutdown()
+        assert (await exchange.response()).json() == "goodbye"
+        assert client.health.is_shutting_down
+        assert not client.health.is_ready
+
+    visit(app, test)
+
+
+def test_shutdown_within_its_grace() -> None:
+    """A6: What does not end is cut after its grace; no process is ended, and no signal is taken."""
+    app, log = app_of(grace=SHORT)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    async def test(client: AppClient) -> None:
+        exchange = client.start("GET", "/deaf")
+        await advance(1)
+        await client.shut_down()
+        assert (await exchange.response()).status_code == 503
+        assert signal.getsignal(signal.SIGTERM) is handler
+        assert "quattro_web" not in [thread.name for thread in threading.enumerate()]
+
+    visit(app, test)
+    assert log == ["cut after 2 s"]
+
+
+def test_second_signal_hurries() -> None:
+    """A6: A second call hurries, as a second signal does."""
+    app, log = app_of()
+
+    async def test(client: AppClient) -> None:
+        client.start("GET", "/deaf")
+        await advance(1)
+        client.begin_shutdown()
+        client.begin_shutdown()
+        await client.shut_down()
+
+    visit(app, test, raise_app_exceptions=False)
+    assert log == ["cut after 1 s"]
+
+
+def test_work_is_waited_for() -> None:
+    """A5: Work that was handed over can be waited for, and is awaited at the end of the block."""
+    app, log = app_of()
+
+    async def test(client: AppClient) -> None:
+        assert (await client.post("/mail?seconds=3")).status_code == 200
+        assert log == []
+        assert client.health.tasks == 1
+        await client.work_done()
+        assert log == ["mail"]
+        await client.post("/mail?seconds=3")
+
+    visit(app, test)
+    assert log == ["mail", "mail"]
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_failed_work_is_raised(waits: bool) -> None:
+    """A5: A failure of handed-over work is raised to the test, once."""
+    app, _ = app_of()
+
+    async def test(client: AppClient) -> None:
+        await client.post("/mail?seconds=-1")
+        if waits:
+            with pytest.raises(ZeroDivisionError):
+                await client.work_done()
+        else:
+            await advance(2)
+
+    if waits:
+        visit(app, test)
+    else:
+        with pytest.raises(ZeroDivisionError):
+            visit(app, test)
+
+
+def test_failed_pump_shuts_down() -> None:
+    """A3: A pump that fails begins the shutdown, and its error is raised at the end of the block:
+    no signal is sent to the process of the tests."""
+
+    async def broken() -> None:
+        await asyncio.sleep(5)
+        raise ZeroDivisionError
+
+    app, _ = app_of(Pump(broken))
+
+    async def test(client: AppClient) -> None:
+        assert client.health.is_ready
+        await advance(5)
+        assert client.health.is_shutting_down
+
+    with pytest.raises(ZeroDivisionError):
+        visit(app, test)
+
+
+def test_pumps_one_step() -> None:
+    """A2: Pumps that were not started run in the test itself, for as long as it says."""
+    beats: list[float] = []
+
+    async def beat() -> None:
+        while True:
+            beats.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(60)
+
+    async def once() -> None:
+        beats.append(-1)
+
+    app, _ = app_of(Pump(beat, name="beat"), Pump(once, name="once", on_return="ok"))
+
+    async def test(client: AppClient) -> None:
+        await advance(100)
+        assert beats == []
+        await client.run_pump("beat", seconds=61)
+        assert len(beats) == 2
+        await client.run_pump("once")
+        assert beats[-1] == -1
+        with pytest.raises(LookupError, match="nobody"):
+            await client.run_pump("nobody")
+
+    visit(app, test, pumps=False)
+
+
+def test_pump_that_runs_already() -> None:
+    """A2: Only the pumps that are named start; one that runs is not run twice."""
+    shop = Shop()
+
+    async def test(client: AppClient) -> None:
+        assert "poll" in shop.log
+        with pytest.raises(LookupError, match="poll"):
+            await client.run_pump("poll")
+
+    visit(shop.app, test, pumps=["poll"])
+
+
+def test_advance() -> None:
+    """Time passes by as much as is asked for, and all that is due by then has happened."""
+    log: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for second in (1, 2, 3):
+            loop.call_later(second, log.append, second)
+        await advance(2)
+        assert log == [1, 2]
+        with pytest.raises(ValueError, match="seconds must not be negative, got -1"):
+            await advance(-1)
+        await advance(1)
+
+    run(main)
+
+
+def test_advance_needs_the_virtual_clock() -> None:
+    """On a real event loop, it is an error that says which loop it needs."""
+    with pytest.raises(RuntimeError, match=r"loop_factory=quattro_web\.testing\.VirtualClockLoop"):
+        asyncio.run(advance(1))
+
+
+def test_overrides() -> None:
+    """R1: What FastAPI's parameters stand for can be replaced by ``dependency_overrides``."""
+    app = FastAPI()
+    seen: list[object] = []
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, group: AppTaskGroup, event: ShutdownEvent) -> None:
+        seen.extend([tg, group, event])
+
+    install(app)
+    mine = TaskGroup()
+    app.dependency_overrides = {
+        get_request_task_group: lambda: mine,
+        get_app_task_group: lambda: "app",
+        get_shutdown_event: lambda: "event",
+    }
+
+    async def test(client: AppClient) -> None:
+        assert (await client.get("/")).status_code == 200
+
+    visit(app, test)
+    assert seen == [mine, "app", "event"]
