@@ -43,10 +43,12 @@ LIBRARY = "https://docs.python.org/3/library/"
 # them would have to be fetched for each build.
 ELSEWHERE = {
     "CancelledError": f"{LIBRARY}asyncio-exceptions.html#asyncio.CancelledError",
+    "WebSocketDisconnect": "https://starlette.dev/websockets/",
     "__aexit__": "https://docs.python.org/3/reference/datamodel.html#object.__aexit__",
     "asyncio.CancelledError": f"{LIBRARY}asyncio-exceptions.html#asyncio.CancelledError",
     "asyncio.Task": f"{LIBRARY}asyncio-task.html#asyncio.Task",
     "asyncio.Task.cancel": f"{LIBRARY}asyncio-task.html#asyncio.Task.cancel",
+    "asyncio.Task.uncancel": f"{LIBRARY}asyncio-task.html#asyncio.Task.uncancel",
     "asyncio.TaskGroup": f"{LIBRARY}asyncio-task.html#asyncio.TaskGroup",
     "asyncio.TaskGroup.cancel": f"{LIBRARY}asyncio-task.html#asyncio.TaskGroup",
     "asyncio.loop.create_task": f"{LIBRARY}asyncio-eventloop.html#asyncio.loop.create_task",

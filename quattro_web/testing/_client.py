@@ -90,7 +90,7 @@ class AppClient(Requests):
             method: The method.
             path: The path, with a query string if there is one.
             more_content: Whether more of the body is to come, by `Exchange.upload`.
-            **options: What `request` takes.
+            **options: What ``request`` takes.
 
         Raises:
             RuntimeError: If the app does not run.
