@@ -135,7 +135,7 @@ def test_two_apps_of_one_process_share_the_file() -> None:
             for _ in range(2)
         )
         async with Life(one), Life(two):
-            await asyncio.sleep(1)
+            await asyncio.sleep(3)
             states = {app_health(app).pumps[0].state for app in (one, two)}
             assert states == {PumpState.RUNNING, PumpState.STANDBY}
 
