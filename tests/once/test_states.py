@@ -85,8 +85,12 @@ def test_outage_is_told_again_and_again(caplog: pytest.LogCaptureFixture) -> Non
     async def scene(service: Service, log: list[str]) -> None:
         loop = asyncio.get_running_loop()
         service.answers = service.fail
-        minutes = lambda: int(loop.time() / 60)
-        caplog.handler.addFilter(lambda each: told.append((minutes(), each.getMessage())) is None)
+
+        def note(record: logging.LogRecord) -> bool:
+            told.append((int(loop.time() / 60), record.getMessage()))
+            return True
+
+        caplog.handler.addFilter(note)
         one = Process(service, "one", log)
         await asyncio.sleep(36 * 60)
         service.answers = None
