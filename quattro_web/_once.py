@@ -37,8 +37,8 @@ class OnceLock(ABC):
 
     The pump runs while the lock is held for sure. It is cancelled when the lock is lost, or when
     there was no proof for *valid_for* seconds. A new holder waits for *settle* seconds before it
-    starts the pump: in that time a former one, whose lock was taken from it while it lives, notices
-    and ends its own.
+    starts the pump, unless its claim says that there is no need to: in that time a former one,
+    whose lock was taken from it while it lives, notices and ends its own.
 
     Attributes:
         poll: Seconds between two tries to get the lock.
@@ -66,12 +66,28 @@ class OnceLock(ABC):
         .. versionadded:: 0.1
         """
 
+    def key(self, name: str) -> str | None:
+        """Return what tells the lock of the pump *name* from others; None if its name does.
+
+        An app is told if two of its pumps have one key, since the second would never run.
+
+        .. versionadded:: 0.1
+        """
+        del name
+        return None
+
 
 class LockClaim(ABC):
     """The claim of one process to one lock, taken and given back any number of times.
 
+    Attributes:
+        is_settled: Whether no former holder of the lock, as it was taken now, can still run the
+            pump: then the new one does not wait for *settle* seconds.
+
     .. versionadded:: 0.1
     """
+
+    is_settled: bool = False
 
     @abstractmethod
     async def acquire(self) -> Lease | None:
@@ -86,6 +102,12 @@ class LockClaim(ABC):
 
         Raises:
             LockLostError: If it is not. Any other error means that it could not be told now.
+
+        .. versionadded:: 0.1
+        """
+
+    def settled(self) -> None:  # noqa: B027  # most locks have nowhere to note it
+        """Take note that a former holder has ended: the new one has waited for *settle* seconds.
 
         .. versionadded:: 0.1
         """

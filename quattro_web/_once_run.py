@@ -5,36 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from quattro_core import TaskGroup
+from quattro_web._lock_log import LockLog
 from quattro_web._once import Lease, LockLostError, OnceLock
+from quattro_web._once_state import OnceState
 
 T = TypeVar("T")
 
 logger = logging.getLogger("quattro_web")
 
-Report = Callable[["OnceState"], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class OnceState:
-    """How it stands with a lock, for health.
-
-    Attributes:
-        is_held: Whether this process holds it, and runs the pump.
-        is_standby: Whether another process is known to hold it.
-        holder: Who holds it, where that is known.
-        token: The fencing token, if it is held.
-        error: Why nothing can be said of it now.
-    """
-
-    is_held: bool = False
-    is_standby: bool = False
-    holder: str | None = None
-    token: int | None = None
-    error: Exception | None = None
+Report = Callable[[OnceState], None]
 
 
 async def run_once(
@@ -43,7 +25,7 @@ async def run_once(
     """Run *function* whenever this process holds a lock, until it returns or raises.
 
     When the lock is lost the function is cancelled, and runs again when this process has the lock
-    again: that is no failure.
+    again: that is no failure. Whatever the function raises comes out as if it were awaited here.
 
     Args:
         lock: The lock.
@@ -52,8 +34,11 @@ async def run_once(
         report: Called with each new state of the lock.
     """
     keeper = _Keeper(lock, name, report)
-    while not await keeper.run(function):
-        pass
+    try:
+        while not await keeper.run(function):
+            pass
+    finally:
+        keeper.tell(OnceState())  # the lock was given back: nothing more is known of it
 
 
 class _Keeper:
@@ -74,24 +59,29 @@ class _Keeper:
         self._state = OnceState()
         self._proven = 0.0
         self._late: asyncio.TimerHandle | None = None
-        self._is_unreachable = False
+        self._log = LockLog(name)
 
     async def run(self, function: Callable[[Lease], Awaitable[None]]) -> bool:
         """Get the lock, and run *function*. Returns whether that has ended by itself."""
+        failure: BaseException | None = None
         try:
             lease = await self._acquired()
-            await self._settle()
-            self._tell(OnceState(is_held=True, holder=lease.holder, token=lease.token))
+            await self._settle(lease)
+            self.tell(OnceState(is_held=True, holder=lease.holder, token=lease.token))
             logger.info("pump %s runs here, as %s, token %s", self._name, lease.holder, lease.token)
-            await self._hold(function, lease)
-        except LockLostError as exc:
+            failure = await self._hold(function, lease)
+        except LockLostError as exc:  # never the function's own: that is a failure
             logger.warning("pump %s has lost its lock: %s", self._name, exc)
-            self._tell(OnceState(error=exc))
+            self.tell(OnceState(error=exc))
             return False
-        else:
-            return True
         finally:
             await self._release()
+        try:
+            if failure is not None:
+                raise failure
+        finally:
+            failure = None
+        return True
 
     async def _acquired(self) -> Lease:
         """Wait until the lock is ours."""
@@ -103,39 +93,50 @@ class _Keeper:
                 if lease is None:
                     holder = await self._within(self._lock.timeout, self._claim.holder())
             except Exception as exc:  # noqa: BLE001  # the next try may do better
-                self._unreachable(exc)
+                self._log.unreachable(exc, self._loop.time())
+                self.tell(OnceState(error=exc))
                 await self._release()
             else:
-                if self._is_unreachable:
-                    logger.info("the lock of pump %s is within reach again", self._name)
-                self._is_unreachable = False
+                self._log.reached()
                 if lease is not None:
+                    self._log.acquired()
                     self._proven = asked
                     return lease
-                self._tell(OnceState(is_standby=True, holder=holder))
+                self._log.stands_by(holder)
+                self.tell(OnceState(is_standby=True, holder=holder))
             await asyncio.sleep(self._lock.poll)
 
-    async def _settle(self) -> None:
+    async def _settle(self, lease: Lease) -> None:
         """Wait until a former holder, which may live, has ended its pump."""
-        until = self._loop.time() + self._lock.settle
+        until = self._loop.time() + (0.0 if self._claim.is_settled else self._lock.settle)
         while (left := until - self._loop.time()) > 0:
+            self.tell(OnceState(is_settling=True, holder=lease.holder, token=lease.token))
             await asyncio.sleep(min(left, self._lock.heartbeat))
             await self._prove()
+        self._claim.settled()
 
-    async def _hold(self, function: Callable[[Lease], Awaitable[None]], lease: Lease) -> None:
+    async def _hold(
+        self, function: Callable[[Lease], Awaitable[None]], lease: Lease
+    ) -> BaseException | None:
+        """Run *function* while the lock is held. Returns what it has raised."""
+        call = _Call(function, lease)
         try:
             async with TaskGroup() as group:
                 group.create_background_task(self._beat(), name=f"lock of {self._name}")
-                group.create_task(_call(function, lease), name=f"pump {self._name}")
-        except BaseExceptionGroup as failed:
-            lost, errors = failed.split(LockLostError)
-            if lost is not None and errors is not None:
-                logger.warning("pump %s has lost its lock, and failed", self._name, exc_info=lost)
-            raise (errors or failed).exceptions[0] from None
+                task = group.create_task(call.run(), name=f"pump {self._name}")
+            task.result()  # if it was cancelled, and not by the group, that comes out here
+        except BaseExceptionGroup as failed:  # of the beat alone
+            if call.failure is None:
+                raise failed.exceptions[0] from None
+            logger.warning("pump %s has lost its lock, and failed", self._name, exc_info=failed)
+        except asyncio.CancelledError:
+            if call.failure is None:
+                raise
         finally:
             if self._late is not None:
                 self._late.cancel()
                 self._late = None
+        return call.failure
 
     async def _beat(self) -> None:
         try:
@@ -181,20 +182,17 @@ class _Keeper:
         if not task.done():
             msg = f"there was no answer within {seconds:.3g} s"
             raise TimeoutError(msg)
+        if task.cancelled():  # by something that it awaited; it must not look like our own
+            msg = "the call was cancelled"
+            raise ConnectionError(msg)
         return task.result()
 
     async def _release(self) -> None:
         try:
             await self._within(self._lock.timeout, self._claim.release())
         except Exception as exc:  # noqa: BLE001  # it ends by itself: that is what it is for
-            if not self._is_unreachable:
+            if not self._log.is_unreachable:
                 logger.warning("the lock of pump %s was not released: %r", self._name, exc)
-
-    def _unreachable(self, exc: Exception) -> None:
-        if not self._is_unreachable:
-            logger.warning("the lock of pump %s is out of reach: %r", self._name, exc)
-        self._is_unreachable = True
-        self._tell(OnceState(error=exc))
 
     def _too_late(self) -> None:
         logger.critical(
@@ -203,16 +201,37 @@ class _Keeper:
             self._lock.allowance,
         )
 
-    def _tell(self, state: OnceState) -> None:
+    def tell(self, state: OnceState) -> None:
+        """Report a state, if it is a new one."""
         if state != self._state:
             self._state = state
             self._report(state)
 
 
+class _Call:
+    """A call of the function, as a task of a group that does not learn of its failure.
+
+    The group would take a `LockLostError` of it for one of the lock's, and the event loop ends at a
+    `SystemExit` that leaves any task.
+
+    Attributes:
+        failure: What the function has raised, other than as the answer to a cancellation.
+    """
+
+    def __init__(self, function: Callable[[Lease], Awaitable[None]], lease: Lease) -> None:
+        self._function = function
+        self._lease = lease
+        self.failure: BaseException | None = None
+
+    async def run(self) -> None:
+        try:
+            await self._function(self._lease)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:  # noqa: BLE001  # it is raised where the group has ended
+            self.failure = exc
+
+
 def _forget(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()  # nobody waits for it any more
-
-
-async def _call(function: Callable[[Lease], Awaitable[None]], lease: Lease) -> None:
-    await function(lease)

@@ -8,7 +8,8 @@ from typing import Any
 
 from quattro_core import Supervisor, SupervisorState, TaskStatus
 from quattro_web._once import Lease, this_process
-from quattro_web._once_run import OnceState, run_once
+from quattro_web._once_run import run_once
+from quattro_web._once_state import OnceState
 from quattro_web._pumps import Pump
 from quattro_web._shutdown import ShutdownEvent
 
@@ -28,7 +29,7 @@ class PumpRun:
     def __init__(self, pump: Pump, name: str, state: object, shutdown: ShutdownEvent) -> None:
         self.pump = pump
         self.name = name
-        self.once: OnceState | None = None
+        self.once = None if pump.once is None else OnceState()
         self._function = pump.bound(state)
         if "shutdown" in pump.takes:
             self._function = partial(self._function, shutdown=shutdown)
@@ -56,7 +57,12 @@ class PumpRun:
         Raises:
             TimeoutError: If it does not say so in time.
         """
-        await self._supervisor.wait_started(self.pump.ready_timeout)
+        try:
+            await self._supervisor.wait_started(self.pump.ready_timeout)
+        except TimeoutError as exc:
+            if self.once is not None and self.once.error is not None:
+                exc.add_note(f"its lock {self.pump.once!r} is out of reach: {self.once.error!r}")
+            raise
 
     async def run_alone(self) -> None:
         """Run its function as it is, for a test: without its policy, and without its lock."""
@@ -74,17 +80,17 @@ class PumpRun:
         await run_once(self.pump.once, self.name, self._run_leased, report=self._report)
 
     async def _run_leased(self, lease: Lease) -> None:
-        handles: dict[str, Any] = {"lease": lease, "task_status": self}
+        handles: dict[str, Any] = {"lease": lease, "task_status": TaskStatus(self._ready)}
         if not self.pump.declares_ready:
-            self.started()
+            self._ready()
         await self._function(**{name: handles[name] for name in handles.keys() & self.pump.takes})
 
     def _report(self, state: OnceState) -> None:
         self.once = state
         if state.is_standby:  # another process runs it: here, nothing is left to be waited for
-            self.started()
+            self._ready()
 
-    def started(self) -> None:
-        """Say that it is ready: to take over, or to work."""
+    def _ready(self) -> None:
+        """Say that it is ready, to take over or to work; it may be the second time in one run."""
         if self._status is not None and self._supervisor.state is SupervisorState.STARTING:
             self._status.started()

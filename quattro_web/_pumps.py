@@ -119,8 +119,9 @@ def checked_pump(pump: Pump | PumpFunction) -> Pump:
 
 
 def check_names(pumps: Iterable[Pump]) -> None:
-    """Raise ValueError if two were given the same name, or would share the lock of that name."""
+    """Raise ValueError if two were given the same name, or would share a lock."""
     names: set[str] = set()
+    owners: dict[str, str] = {}
     for pump in pumps:
         if not pump.needs_name:
             continue
@@ -130,6 +131,13 @@ def check_names(pumps: Iterable[Pump]) -> None:
             )
             raise ValueError(msg)
         names.add(pump.name)
+        key = None if pump.once is None else pump.once.key(pump.name)
+        if key is not None and owners.setdefault(key, pump.name) != pump.name:
+            msg = (
+                f"pumps {owners[key]!r} and {pump.name!r} have one lock, {pump.once!r}: only one "
+                "of them would ever run; give each a lock of its own"
+            )
+            raise ValueError(msg)
 
 
 def unique_names(pumps: Iterable[Pump]) -> list[str]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
-from importlib import import_module
-from typing import Any, Literal
+from typing import Literal
 
 from quattro_web._interrupt import checked_seconds
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
+from quattro_web._postgres_session import Session, session_class
 
 __all__ = ["PostgresLock"]
 
@@ -27,11 +26,15 @@ class PostgresLock(OnceLock):
     ``poll + settle + 2 * timeout`` seconds; if the holder's host vanishes, when the server has
     missed it for 10 more seconds. The fencing token is the id of a transaction.
 
+    The lock of a pump is known by *app* and the name of the pump, in the whole database: apps that
+    share one, and have pumps of one name, must tell each other apart by *app*.
+
     A pooler that changes connections between transactions (PgBouncer, by default) can't keep such a
     lock: connect to the server itself.
 
     Args:
         dsn: Where the database is, as a URL.
+        app: What tells this app from others that use the database.
         driver: ``"asyncpg"`` or ``"psycopg"`` (3). None means the one that is installed.
         poll: After how many seconds those that wait try again.
         heartbeat: Seconds between two proofs that the lock is held.
@@ -40,7 +43,9 @@ class PostgresLock(OnceLock):
 
     Raises:
         ModuleNotFoundError: If neither of the drivers is installed.
-        ValueError: If the driver has another name, or if one of the times is not positive.
+        TypeError: If *dsn* is no string.
+        ValueError: If *dsn* is nothing that the driver can connect to, if the driver has another
+            name, or if one of the times is not positive.
 
     .. versionadded:: 0.1
     """
@@ -49,14 +54,17 @@ class PostgresLock(OnceLock):
         self,
         dsn: str,
         *,
+        app: str = "",
         driver: Driver | None = None,
         poll: float = 1.0,
         heartbeat: float = 1.0,
         timeout: float = 1.0,
         allowance: float = 1.0,
     ) -> None:
+        self._session = session_class(driver)
+        self._session.check(dsn)
         self._dsn = dsn
-        self._session = _session_class(driver)
+        self.app: str = app
         self.poll: float = checked_seconds("poll", poll) or 0
         self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or 0
         self.timeout: float = checked_seconds("timeout", timeout) or 0
@@ -66,16 +74,16 @@ class PostgresLock(OnceLock):
         self.settle: float = self.valid_for + self.allowance
 
     def claim(self, name: str) -> LockClaim:
-        return _Claim(self._session(self._dsn), name)
+        return _Claim(self._session(self._dsn), self.app, name)
 
     def __repr__(self) -> str:  # without the DSN, which has a password
         return f"<PostgresLock with {self._session.driver}>"
 
 
 class _Claim(LockClaim):
-    def __init__(self, session: _Session, name: str) -> None:
+    def __init__(self, session: Session, app: str, name: str) -> None:
         self._session = session
-        digest = hashlib.sha256(f"quattro_web pump {name}".encode()).digest()
+        digest = hashlib.sha256(f"quattro_web {app}\0{name}".encode()).digest()
         self._key = int.from_bytes(digest[:8], signed=True)
 
     async def acquire(self) -> Lease | None:
@@ -121,103 +129,3 @@ _HELD = f"SELECT count(*) {_LOCKS} AND pid = pg_backend_pid()"
 
 _HOLDER = f"""SELECT application_name FROM pg_stat_activity
     WHERE pid = (SELECT pid {_LOCKS} LIMIT 1)"""  # noqa: S608
-
-# So that the server misses a client whose host has vanished, in seconds and milliseconds.
-_KEEPALIVES = {
-    "tcp_keepalives_idle": "4",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10000",
-}
-
-
-class _Session(ABC):
-    """A connection of its own to a server."""
-
-    driver: str
-
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: Any = None
-
-    @property
-    @abstractmethod
-    def is_open(self) -> bool:
-        """Whether there is a connection, as far as is known."""
-
-    @abstractmethod
-    async def open(self, name: str) -> None:
-        """Connect, with a name that others see."""
-
-    @abstractmethod
-    async def value(self, query: str, *arguments: int) -> Any:
-        """Return the first value that a query finds; None if it finds none."""
-
-    @abstractmethod
-    async def close(self) -> None:
-        """End the connection, in whatever state it is."""
-
-
-class _Asyncpg(_Session):
-    driver = "asyncpg"
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None and not self._connection.is_closed()
-
-    async def open(self, name: str) -> None:
-        asyncpg = import_module("asyncpg")
-        settings = {"application_name": name[:63], **_KEEPALIVES}
-        self._connection = await asyncpg.connect(self._dsn, server_settings=settings)
-
-    async def value(self, query: str, *arguments: int) -> Any:
-        return await self._connection.fetchval(query, *arguments)
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()  # a farewell might wait for a server that has gone
-
-
-class _Psycopg(_Session):
-    driver = "psycopg"
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None and not self._connection.closed
-
-    async def open(self, name: str) -> None:
-        psycopg = import_module("psycopg")
-        options = " ".join(f"-c {key}={value}" for key, value in _KEEPALIVES.items())
-        self._connection = await psycopg.AsyncConnection.connect(
-            self._dsn, autocommit=True, application_name=name[:63], options=options
-        )
-
-    async def value(self, query: str, *arguments: int) -> Any:
-        for number in range(len(arguments), 0, -1):
-            query = query.replace(f"${number}", "%s")
-        cursor = await self._connection.execute(query, arguments or None)
-        row = await cursor.fetchone()
-        return row and row[0]
-
-    async def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.close()
-
-
-def _session_class(driver: str | None) -> type[_Session]:
-    classes: dict[str, type[_Session]] = {"asyncpg": _Asyncpg, "psycopg": _Psycopg}
-    if driver is not None and driver not in classes:
-        msg = f"driver must be 'asyncpg', 'psycopg' or None, got {driver!r}"
-        raise ValueError(msg)
-    for name, session in classes.items():
-        if driver in (None, name):
-            try:
-                import_module(name)
-            except ModuleNotFoundError:
-                continue
-            return session
-    extra = driver or "asyncpg"
-    msg = f"PostgresLock needs {driver or 'asyncpg or psycopg'}: pip install 'quattro-web[{extra}]'"
-    raise ModuleNotFoundError(msg, name=extra)

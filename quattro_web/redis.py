@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 from quattro_web._interrupt import checked_seconds
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
 
 try:
-    from redis.asyncio import Redis
+    from redis.asyncio import ConnectionPool, Redis, RedisCluster
     from redis.asyncio.lock import Lock
     from redis.exceptions import LockError
 except ModuleNotFoundError as _exc:
@@ -31,8 +32,12 @@ class RedisLock(OnceLock):
     renew it cancels the pump in time for its clean-up. The fencing token grows by Redis's clock,
     also when Redis has lost its memory: then a new holder waits until a former one has noticed.
 
+    The lock of a pump is known by *app* and the name of the pump, in the whole database: apps that
+    share one, and have pumps of one name, must tell each other apart by *app*.
+
     Args:
         redis: Where Redis is, as a URL, or a `redis.asyncio.Redis` of yours, which stays open.
+        app: What tells this app from others that use the database.
         ttl: Seconds until the key expires if it is not renewed.
         poll: After how many seconds those that wait try again.
         heartbeat: Seconds between two renewals. None means a fifth of *ttl*.
@@ -40,7 +45,9 @@ class RedisLock(OnceLock):
         allowance: Seconds that the clean-up of the pump may take.
 
     Raises:
-        ValueError: If one of the times is not positive, or if *ttl* has no room for the others.
+        TypeError: If *redis* is neither.
+        ValueError: If *redis* is no URL of Redis, if one of the times is not positive, or if *ttl*
+            has no room for the others.
 
     .. versionadded:: 0.1
     """
@@ -49,14 +56,16 @@ class RedisLock(OnceLock):
         self,
         redis: str | Redis,
         *,
+        app: str = "",
         ttl: float = 10.0,
         poll: float = 1.0,
         heartbeat: float | None = None,
         timeout: float = 1.0,
         allowance: float = 1.0,
     ) -> None:
-        self._redis = redis
-        self.ttl = checked_seconds("ttl", ttl) or 0
+        self._redis = _checked(redis)
+        self.app: str = app
+        self.ttl: float = checked_seconds("ttl", ttl) or 0
         self.poll: float = checked_seconds("poll", poll) or 0
         self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or self.ttl / 5
         self.timeout: float = checked_seconds("timeout", timeout) or 0
@@ -71,27 +80,30 @@ class RedisLock(OnceLock):
             raise ValueError(msg)
 
     def claim(self, name: str) -> LockClaim:
-        return _Claim(self._redis, name, self.ttl)
+        # In a cluster, all keys that begin with the same {...} are on one node.
+        return _Claim(
+            self._redis, f"quattro_web:pump:{{{quote(self.app, safe='')}:{name}}}", self.ttl
+        )
 
     def __repr__(self) -> str:  # without the URL, which has a password
         return f"<RedisLock of {self.ttl:g} s>"
 
 
 class _Claim(LockClaim):
-    def __init__(self, redis: str | Redis, name: str, ttl: float) -> None:
+    def __init__(self, redis: str | Redis, key: str, ttl: float) -> None:
         self._given = redis
-        self._name = f"quattro_web:pump:{{{name}}}"  # in a cluster, both keys are on one node
+        self._key = key
         self._ttl = ttl
         self._client: Any = None
         self._lock: Any = None
 
     async def acquire(self) -> Lease | None:
         client = self._connect()
-        lock = Lock(client, self._name, timeout=self._ttl, blocking=False, thread_local=False)
+        lock = Lock(client, self._key, timeout=self._ttl, blocking=False, thread_local=False)
         if not await lock.acquire(token=f"{this_process()} {uuid.uuid4().hex}"):
             return None
         self._lock = lock
-        token = await client.eval(_COUNT_UP, 1, f"{self._name}:token")
+        token = await client.eval(_COUNT_UP, 1, f"{self._key}:token")
         # If it were lost before the token was made, the next holder's might be the smaller one.
         await self.prove()
         return Lease(token=int(token), holder=this_process())
@@ -119,7 +131,7 @@ class _Claim(LockClaim):
                 await client.aclose()
 
     async def holder(self) -> str | None:
-        value = await self._connect().get(self._name)
+        value = await self._connect().get(self._key)
         text = value.decode() if isinstance(value, bytes) else value
         return text.partition(" ")[0] if text else None
 
@@ -128,6 +140,22 @@ class _Claim(LockClaim):
             given = self._given
             self._client = Redis.from_url(given) if isinstance(given, str) else given
         return self._client
+
+
+def _checked(redis: str | Redis) -> str | Redis:
+    if not isinstance(redis, str | Redis | RedisCluster):
+        msg = f"redis must be a URL, or a redis.asyncio.Redis, got {redis!r}"
+        raise TypeError(msg)
+    if isinstance(redis, str):
+        try:
+            ConnectionPool.from_url(redis)  # it does not connect
+        except ValueError:
+            msg = (  # it is not shown, since it may have a password
+                "redis is no URL of Redis: it must be such as redis://user:password@host:6379/0, "
+                "with each special character of the password in its percent-encoded form"
+            )
+            raise ValueError(msg) from None
+    return redis
 
 
 # The time of Redis in microseconds, or one more than the last token: greater than all before, also

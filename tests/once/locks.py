@@ -14,7 +14,7 @@ def make(spec: str) -> OnceLock:
     """Return a lock: ``file``, ``asyncpg``, ``psycopg`` or ``redis``, and ``=`` with its place."""
     kind, _, place = spec.partition("=")
     if kind == "file":
-        return FileLock(place, poll=0.02)
+        return FileLock(place, poll=0.02, allowance=0.5)
     if kind == "redis":
         return RedisLock(
             place or REDIS, ttl=0.5, poll=0.02, heartbeat=0.1, timeout=0.2, allowance=0.1

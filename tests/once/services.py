@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -88,6 +89,22 @@ class Service:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def stop(self) -> None:
+        """Ask it to end, as its operator does, which cuts all connections."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)  # of PostgreSQL, this is the fast shutdown
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all of its processes: some have left the group of the first."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for each in (pid, *map(int, children)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(each, number)
 
     def _answers(self) -> bool:
         where = urlsplit(self.url)

@@ -2,60 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
-from quattro_web import Lease
-from quattro_web._once_run import OnceState, run_once
-from tests.once.fakes import Lock, Service
-from tests.support.asgi import run
-
-
-class Process:
-    """One process that has the pump: `log` tells what it does, with the time.
-
-    Args:
-        service: The service.
-        name: Its name.
-        log: The log of all processes.
-        times: Those of its lock.
-    """
-
-    def __init__(self, service: Service, name: str, log: list[str], **times: float) -> None:
-        self.lock: Lock = service.lock(name, **times)
-        self.name = name
-        self.log = log
-        self.states: list[OnceState] = []
-        self.clean_up = 0.0
-        self.work: Callable[[], Coroutine[Any, Any, None]] = asyncio.Event().wait  # type: ignore[assignment]
-        self.task = asyncio.create_task(
-            run_once(self.lock, "pump", self.pump, report=self.states.append)
-        )
-
-    def note(self, what: str) -> None:
-        self.log.append(f"{asyncio.get_running_loop().time():g} {self.name} {what}")
-
-    async def pump(self, lease: Lease) -> None:
-        self.note(f"begins with {lease.token}")
-        try:
-            await self.work()
-        finally:
-            if self.clean_up:
-                await asyncio.sleep(self.clean_up)
-            self.note("ends")
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.wait((self.task,))
-
-
-def play(scene: Callable[[Service, list[str]], Coroutine[Any, Any, None]]) -> list[str]:
-    """Play a scene, and return its log."""
-    log: list[str] = []
-    run(scene(Service(), log))
-    return log
+from quattro_web._once_state import OnceState
+from tests.once.fakes import Service
+from tests.once.process import Process, play
 
 
 def test_one_runs_and_the_other_waits() -> None:
@@ -143,7 +95,7 @@ def test_lock_that_cannot_be_proven(answer: str, caplog: pytest.LogCaptureFixtur
     assert log[2].endswith("one begins with 2")
     messages = [record.getMessage() for record in caplog.records]
     assert sum("has lost its lock" in message for message in messages) == 1
-    assert sum("is out of reach" in message for message in messages) == 1
+    assert sum("is out of reach: " in message for message in messages) == 1
     assert sum("is within reach again" in message for message in messages) == 1
 
 
@@ -169,7 +121,8 @@ def test_service_that_is_down_at_first() -> None:
         service.answers = service.fail
         one = Process(service, "one", log)
         await asyncio.sleep(3.5)
-        assert isinstance(one.states[-1].error, ConnectionRefusedError)
+        assert all(isinstance(state.error, ConnectionRefusedError) for state in one.states)
+        assert not one.states[-1].is_standby
         service.answers = None
         await asyncio.sleep(1)
         await one.stop()
