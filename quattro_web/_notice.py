@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from quattro_web._last_resort import LastResort
@@ -34,24 +35,39 @@ class Notice:
 
     def listen(self) -> None:
         """Begin to listen to the signals of the process."""
-        self._listener = SignalListener(self._told, self._arm)
+        seconds = self._shutdown.grace.total
+        if seconds is not None:
+            self._last_resort = LastResort(seconds, self._report, asyncio.get_running_loop())
+        self._listener = SignalListener(self._told, self._bound)
         self._listener.start()
 
     def expect_our_own(self) -> None:
         """Know that the next signal is the one that the app has asked for."""
-        self._is_ours = True
+        self._is_ours = self._has_server
+
+    def begins(self) -> None:
+        """Know that the shutdown begins, also where no signal tells: under a server it is bounded.
+
+        A test client has all the time that it takes.
+        """
+        if self._has_server:
+            self._bound()
 
     def close(self, *, all_has_ended: bool) -> None:
         """Listen no more.
 
         Args:
             all_has_ended: Whether nothing was given up. Else the server may wait for it, and the
-                last resort stays.
+                process is ended in any case.
         """
         if self._listener is not None:
             self._listener.stop()
         if self._last_resort is not None and all_has_ended:
-            self._last_resort.call_off()
+            self._last_resort.app_has_ended()
+
+    @property
+    def _has_server(self) -> bool:
+        return self._listener is not None and self._listener.has_server
 
     def _told(self, number: int) -> None:
         self._begin()
@@ -62,8 +78,6 @@ class Notice:
         elif number != NO_SIGNAL and (number == self._first or self._shutdown.age > ECHO):
             self._shutdown.hurry()
 
-    def _arm(self) -> None:
-        seconds = self._shutdown.grace.total
-        if self._last_resort is None and seconds is not None:
-            self._last_resort = LastResort(seconds, self._report)
+    def _bound(self) -> None:
+        if self._last_resort is not None:
             self._last_resort.start()
