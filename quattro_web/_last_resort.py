@@ -55,40 +55,39 @@ class LastResort:
         report: Callable[[], list[str]],
         loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
-        self._seconds = seconds
+        self.seconds = seconds
         self._report = report
         self._loop = loop
-        self._deadline = 0.0
-        self._app_has_ended = False
+        self.deadline = 0.0
+        self.is_over = False
         self._is_first = threading.Lock()
         self._thread = threading.Thread(target=self._count, name=_THREAD, daemon=True)
 
     def start(self) -> None:
         """Begin to count; once is enough. Signal handlers and any thread may call this."""
         if self._is_first.acquire(blocking=False):
-            self._deadline = time.monotonic() + self._seconds
+            self.deadline = time.monotonic() + self.seconds
             self._counting.append(self)
             self._thread.start()
 
     def app_has_ended(self) -> None:
         """Know that the app has ended with all that was its own: end only what hangs after it."""
-        self._deadline = max(self._deadline, time.monotonic() + LEAVING)
-        self._app_has_ended = True
+        self.deadline = max(self.deadline, time.monotonic() + LEAVING)
+        self.is_over = True
 
     def _count(self) -> None:
         while (left := self._until - time.monotonic()) > 0:
             time.sleep(left)
-        if not self._app_has_ended or self._is_at_end:
+        if not self.is_over or self._is_at_end:
             self._end()
-        self._counting.remove(self)
+        else:
+            self._counting.remove(self)
 
     @property
     def _until(self) -> float:
         """When its time is over, and that of each other app that has not ended."""
         return max(
-            each._deadline
-            for each in tuple(self._counting)
-            if each is self or not each._app_has_ended
+            each.deadline for each in tuple(self._counting) if each is self or not each.is_over
         )
 
     @property
@@ -98,7 +97,7 @@ class LastResort:
 
     def _end(self) -> None:
         if not self._is_told.acquire(blocking=False):
-            return  # two have come to their end at once
+            return  # that of another app is at it
         try:
             telling = threading.Thread(target=self._tell, name=_THREAD, daemon=True)
             telling.start()
@@ -108,16 +107,17 @@ class LastResort:
 
     def _tell(self) -> None:
         counting = tuple(self._counting)
-        running = [line for each in counting for line in each._what_runs()]
+        running = [line for each in counting for line in each.what_runs()]
         logger.critical(
             "the shutdown has not ended within %g s, so the process is ended as it is; "
             "still running: %s",
-            max(each._seconds for each in counting),
+            max(each.seconds for each in counting),
             "; ".join([*running, *_threads()]),
         )
         logging.shutdown()
 
-    def _what_runs(self) -> list[str]:
+    def what_runs(self) -> list[str]:
+        """Return what still runs in its app, as far as that can be told from another thread."""
         try:
             return self._report()
         except Exception as exc:  # noqa: BLE001  # it looks at what other threads change

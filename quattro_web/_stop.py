@@ -34,8 +34,8 @@ def stop_server() -> bool:
         signal.raise_signal(signal.SIGTERM)
         return True
     logger.critical(
-        "the server could not be asked to stop, so the app goes on: it does not run in the main "
-        "thread, or nothing in this process handles SIGTERM. End it yourself, for instance when "
-        "app_health(app) or /livez (health_routes) tells of the failure"
+        "the server could not be asked to stop, so the app goes on as it is: it does not run in "
+        "the main thread, or nothing in this process handles SIGTERM. End it yourself when "
+        "app_health(app) says that it is not ready, or /readyz (health_routes) answers 503"
     )
     return False
