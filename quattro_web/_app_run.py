@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, TypeVar
@@ -20,6 +21,8 @@ from quattro_web._shutdown import Shutdown
 from quattro_web._work import HandedOver, Work, close
 
 T = TypeVar("T")
+
+logger = logging.getLogger("quattro_web")
 
 
 class AppRun:
@@ -67,8 +70,15 @@ class AppRun:
         """Whether anything is to run by itself."""
         return bool(len(self._settings.pumps))
 
+    def listen(self) -> None:
+        """Learn of a shutdown from now on, also while the app still starts."""
+        if self.loop is not None:
+            self._notice.listen()
+
     async def start(self, state: Mapping[str, Any]) -> None:
         """Start the pumps, and wait until those that say so are ready.
+
+        Where the server was asked to stop before, none is started only to be cancelled.
 
         Args:
             state: What the user's lifespan has yielded; pumps may take it.
@@ -78,10 +88,13 @@ class AppRun:
                 msg = "pumps need asyncio: this app runs on another event loop"
                 raise RuntimeError(msg)
             return  # under trio, an app that asks for no group never knows
-        self.pumping.prepare(self._settings.pumps.close(), state)
+        pumps = self._settings.pumps.close()
+        if pumps and self.shutdown.has_begun:
+            logger.info("the server was asked to stop while the app starts: no pump is started")
+            pumps = ()
+        self.pumping.prepare(pumps, state)
         opened = asyncio.Event()
         self._supervisor = asyncio.create_task(self._supervise(opened), name="quattro_web")
-        self._notice.listen()
         if self._harness is not None:
             self._harness.runs.append(self)
         try:
@@ -125,6 +138,8 @@ class AppRun:
     def close(self) -> None:
         """Be done: the lifespan of the app has ended, with all that it had opened."""
         self.is_alive = False
+        if self._drain is not None:
+            self._drain.cancel()  # of an app that was asked to stop before it had started
         self._notice.close(all_has_ended=not (self._is_late or self._report()))
 
     def hand_over(
@@ -149,6 +164,7 @@ class AppRun:
 
     def _begin(self) -> Drain:
         self.shutdown.begin()
+        self._notice.begins()
         if self._drain is None:
             self._drain = Drain(self._requests, self.shutdown)
         return self._drain

@@ -58,8 +58,13 @@ class Drain:
         return [exchange for exchange in tuple(self._requests) if exchange.runs_in(self._loop)]
 
     def left(self) -> list[str]:
-        """Return the name of each that is still open, with where it hangs."""
-        return [_describe(exchange, self._requests[exchange]) for exchange in self.open]
+        """Return the name of each that is still open, with where it hangs, in any thread."""
+        requests = self._requests.copy()  # at once, while others come and go
+        return [
+            _describe(exchange, scope)
+            for exchange, scope in requests.items()
+            if exchange.runs_in(self._loop)
+        ]
 
     async def _run(self) -> None:
         # Those that come while the server still takes connections are no exception.

@@ -18,10 +18,12 @@ class HypercornWorker:
 
     Args:
         event: The event.
+        parent: The process id of its parent.
     """
 
-    def __init__(self, event: Any) -> None:
+    def __init__(self, event: Any, parent: int) -> None:
         self._event = event
+        self.parent = parent
 
     @property
     def is_shutting_down(self) -> bool:
@@ -41,7 +43,10 @@ class HypercornWorker:
 
 
 def hypercorn_worker() -> HypercornWorker | None:
-    """Return this process, if it is a worker of hypercorn."""
-    arguments = getattr(multiprocessing.current_process(), "_kwargs", None) or {}
-    event = arguments.get("shutdown_event")
-    return HypercornWorker(event) if callable(getattr(event, "is_set", None)) else None
+    """Return this process, if it is a worker of hypercorn, and not just made in the same way."""
+    process, parent = multiprocessing.current_process(), multiprocessing.parent_process()
+    module = str(getattr(getattr(process, "_target", None), "__module__", ""))
+    if parent is None or parent.pid is None or module.partition(".")[0] != "hypercorn":
+        return None
+    event = (getattr(process, "_kwargs", None) or {}).get("shutdown_event")
+    return HypercornWorker(event, parent.pid) if callable(getattr(event, "is_set", None)) else None

@@ -77,6 +77,7 @@ def task_group_lifespan(
         register(app, run)
         async with AsyncExitStack() as stack:
             stack.callback(run.close)
+            run.listen()
             state: Mapping[str, Any] = {}
             if lifespan is not None:
                 yielded = await stack.enter_async_context(lifespan(app))
@@ -99,6 +100,7 @@ async def serve_lifespan(
     included later, which FastAPI puts inside of the one that is there.
     """
     answered = False
+    run.listen()
 
     async def send_when_started(message: Message) -> None:
         nonlocal answered

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 from collections.abc import Callable
 
@@ -46,30 +47,46 @@ class Notice:
         if self._harness is not None:
             self._harness.listen(self._told_by_test)
             return
-        self._listener = SignalListener(self._told, self._arm)
+        seconds = self._shutdown.grace.total
+        if seconds is not None:
+            self._last_resort = LastResort(seconds, self._report, asyncio.get_running_loop())
+        self._listener = SignalListener(self._told, self._bound)
         self._listener.start()
 
     def stop_server(self) -> bool:
         """Ask the server to stop, and know that its signal is ours. Tells if there is one."""
-        self._is_ours = True
-        if self._harness is None:
-            return stop_server()
-        self._harness.signal()
-        return False
+        if self._harness is not None:
+            self._is_ours = True
+            self._harness.signal()
+            return False
+        self._is_ours = self._has_server
+        return stop_server()
+
+    def begins(self) -> None:
+        """Know that the shutdown begins, also where no signal tells: under a server it is bounded.
+
+        A test client has all the time that it takes.
+        """
+        if self._has_server:
+            self._bound()
 
     def close(self, *, all_has_ended: bool) -> None:
         """Listen no more.
 
         Args:
             all_has_ended: Whether nothing was given up. Else the server may wait for it, and the
-                last resort stays.
+                process is ended in any case.
         """
         if self._harness is not None:
             self._harness.discard(self._told_by_test)
         if self._listener is not None:
             self._listener.stop()
         if self._last_resort is not None and all_has_ended:
-            self._last_resort.call_off()
+            self._last_resort.app_has_ended()
+
+    @property
+    def _has_server(self) -> bool:
+        return self._listener is not None and self._listener.has_server
 
     def _told(self, number: int) -> None:
         self._begin()
@@ -83,8 +100,6 @@ class Notice:
     def _told_by_test(self) -> None:
         self._told(signal.SIGTERM)
 
-    def _arm(self) -> None:
-        seconds = self._shutdown.grace.total
-        if self._last_resort is None and seconds is not None:
-            self._last_resort = LastResort(seconds, self._report)
+    def _bound(self) -> None:
+        if self._last_resort is not None:
             self._last_resort.start()

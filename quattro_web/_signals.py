@@ -28,7 +28,23 @@ NO_SIGNAL = 0
 # Seconds between two looks at hypercorn's event; hypercorn itself looks as often.
 POLL = 0.1
 
-_Handler = Callable[[int, FrameType | None], Any]
+Handler = Callable[[int, FrameType | None], Any]
+
+
+def server_handler(number: int) -> Handler | None:
+    """Return what takes a signal, if that may be the server that runs the app in this thread.
+
+    Servers install their handlers before they start the app, and signals reach the main thread
+    only. What asyncio.run() and loop.add_signal_handler() install is one as well: a no-op beside
+    the loop's wake-up. What handles a signal in a test is no server: the coverage of tests, which
+    saves its data at a SIGTERM, and dies of it.
+    """
+    handler = signal.getsignal(number)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        return None
+    module = str(getattr(handler, "__module__", ""))
+    is_none = handler is signal.default_int_handler or module.partition(".")[0] == "coverage"
+    return None if is_none else handler
 
 
 class SignalListener:
@@ -44,20 +60,30 @@ class SignalListener:
         self._at_once = at_once
         self._loop = asyncio.get_running_loop()
         self._stopped = threading.Event()
+        self._links: list[_Link] = []
+        self.has_server = False
 
     def start(self) -> None:
         """Begin to listen. In another thread than the main one there are no signals."""
-        if threading.current_thread() is threading.main_thread():
-            _chain.add(self)
         worker = hypercorn_worker()
         if worker is not None:
             worker.hold_out()
             poll = threading.Thread(target=self._poll, args=(worker,), daemon=True)
             poll.start()
+        self.has_server = worker is not None or server_handler(signal.SIGTERM) is not None
+        for number in SIGNALS:
+            handler = server_handler(number)
+            if handler is not None:
+                link = getattr(handler, "__self__", None)
+                if not isinstance(link, _Link):
+                    link = _Link(number, handler)
+                link.add(self)
+                self._links.append(link)
 
     def stop(self) -> None:
         """Listen no more."""
-        _chain.discard(self)
+        for link in self._links:
+            link.remove(self)
         self._stopped.set()
 
     def tell(self, number: int) -> None:
@@ -73,39 +99,36 @@ class SignalListener:
                 return
 
 
-class _Chain:
-    """Our signal handler in front of the server's, as long as anybody listens."""
+class _Link:
+    """Our handler of one signal, in front of a server's, as long as anybody listens.
 
-    def __init__(self) -> None:
+    There may be several of them: a second server in the process installs its handler over ours,
+    and puts ours back at its end. Each link knows what it has found, so that each server gets its
+    signals as it does without us.
+
+    Args:
+        number: The signal.
+        before: The handler that it has.
+    """
+
+    def __init__(self, number: int, before: Handler) -> None:
+        self._number = number
+        self._before = before
         self._listeners: list[SignalListener] = []
-        self._before: dict[int, _Handler] = {}
+        signal.signal(number, self._handle)
 
     def add(self, listener: SignalListener) -> None:
         self._listeners.append(listener)
-        for number in SIGNALS:
-            handler = signal.getsignal(number)
-            # Without a handler of a server's, a signal is none of ours. What asyncio.run() and
-            # loop.add_signal_handler() install is one as well: a no-op beside the loop's wake-up.
-            if callable(handler) and handler not in (self._handle, signal.default_int_handler):
-                self._before[number] = handler
-                signal.signal(number, self._handle)
 
-    def discard(self, listener: SignalListener) -> None:
+    def remove(self, listener: SignalListener) -> None:
         if listener in self._listeners:
             self._listeners.remove(listener)
-        if self._listeners or threading.current_thread() is not threading.main_thread():
-            return
-        for number, handler in self._before.items():
-            if signal.getsignal(number) == self._handle:  # else the server has put back its own
-                signal.signal(number, handler)
-        self._before.clear()
+        in_main = threading.current_thread() is threading.main_thread()
+        # Else the server has put back its own, or another one has installed one over ours.
+        if not self._listeners and in_main and signal.getsignal(self._number) == self._handle:
+            signal.signal(self._number, self._before)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         for listener in tuple(self._listeners):
             listener.tell(number)
-        handler = self._before.get(number)
-        if handler is not None:
-            handler(number, frame)
-
-
-_chain = _Chain()
+        self._before(number, frame)

@@ -1,11 +1,14 @@
-"""Processes that ask for their server to be stopped, each as another kind of server runs an app."""
+"""Processes that ask for their server to be stopped, each as another program runs an app."""
 
 import asyncio
 import multiprocessing
 import os
 import signal
 import sys
-import time
+import threading
+from collections.abc import Callable
+
+import coverage
 
 from quattro_web._stop import stop_server
 
@@ -37,41 +40,52 @@ def handler_of_the_loop() -> None:
     asyncio.run(main())
 
 
-def _work() -> None:
+def _work(**_: object) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     say(f"asked: {stop_server()}")
 
 
-def _work_deaf() -> None:
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _serve(**_: object) -> None:
+    signal.signal(signal.SIGTERM, report)
     say(f"asked: {stop_server()}")
 
 
-def _in_a_worker(target: object) -> None:
-    got: list[int] = []
-
-    def note(number: int, _: object) -> None:
-        got.append(number)
-        report(number)
-
-    signal.signal(signal.SIGTERM, note)
-    worker = multiprocessing.get_context("spawn").Process(target=target, name="worker")  # type: ignore[arg-type]
-    worker.start()
-    worker.join()
-    until = time.monotonic() + 10
-    while not got and time.monotonic() < until:
-        time.sleep(0.01)
-    say(f"the worker's status is {worker.exitcode}")
+def _in_a_child(target: Callable[..., None]) -> None:
+    signal.signal(signal.SIGTERM, report)
+    context = multiprocessing.get_context("spawn")
+    arguments = {"shutdown_event": context.Event()}  # named as an argument of hypercorn's is
+    child = context.Process(target=target, name="child", kwargs=arguments)
+    child.start()
+    child.join()
+    say(f"the child's status is {child.exitcode}")
 
 
-def worker_without_a_handler() -> None:
-    """A worker whose parent is the server, as hypercorn's."""
-    _in_a_worker(_work)
+def child_without_a_server() -> None:
+    """A test of an app in a process of its own, by multiprocessing."""
+    _in_a_child(_work)
 
 
-def worker_that_ignores_the_signal() -> None:
-    """The same, where the worker has chosen to ignore the signal."""
-    _in_a_worker(_work_deaf)
+def child_with_a_server() -> None:
+    """A server in a process of its own, by multiprocessing."""
+    _in_a_child(_serve)
+
+
+def another_thread() -> None:
+    """A server in a thread of a larger program."""
+    signal.signal(signal.SIGTERM, report)
+    thread = threading.Thread(target=lambda: say(f"asked: {stop_server()}"))
+    thread.start()
+    thread.join()
+
+
+def coverage_of_tests() -> None:
+    """A test whose coverage is measured up to a SIGTERM."""
+    measuring = coverage.Coverage(data_file=None, config_file=False)
+    measuring.set_option("run:sigterm", True)
+    measuring.start()
+    assert callable(signal.getsignal(signal.SIGTERM))
+    say(f"asked: {stop_server()}")
+    measuring.stop()
 
 
 def no_server() -> None:

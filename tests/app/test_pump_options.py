@@ -100,7 +100,7 @@ def test_too_many_restarts_stop_the_server(errors: list[logging.LogRecord]) -> N
         return life
 
     life = run(main())
-    assert [record.levelname for record in errors] == ["WARNING", "WARNING", "CRITICAL"]
+    assert [record.levelname for record in errors] == ["WARNING", "WARNING", "CRITICAL", "CRITICAL"]
     assert isinstance(life.error, RestartLimitError)
     assert len(life.error.errors) == 3
 

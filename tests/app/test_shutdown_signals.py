@@ -110,6 +110,53 @@ def test_two_apps_at_once() -> None:
     run(main())
 
 
+def test_two_servers_at_once() -> None:
+    """A6: Of two servers in one process, the second of which has installed its handlers over the
+    first one's, each gets its signals as it does without us, and each app is told with its own."""
+    first, second = Scene(GRACE), Scene(GRACE)
+
+    async def main() -> None:
+        one, two = Life(first.app), Life(second.app)
+        with server_handlers() as got_first:
+            before = signal.getsignal(signal.SIGTERM)
+            await one.start()
+            with server_handlers() as got_second:
+                await two.start()
+                told = [asyncio.create_task(life.get("/told")) for life in (one, two)]
+                await settle()
+                await send()
+                assert (await told[1]).body == b"goodbye"
+                await two.stop()
+            assert (got_first, got_second) == ([], [signal.SIGTERM])
+            assert not told[0].done()
+            await send()  # as uvicorn does, when it has put back the handlers that it had found
+            assert (await told[0]).body == b"goodbye"
+            assert got_first == [signal.SIGTERM]
+            await one.stop()
+            assert signal.getsignal(signal.SIGTERM) is before
+
+    run(main())
+
+
+def test_second_server_that_ends_last() -> None:
+    """A6: The handlers of the first of two servers are there as long as it is, and no longer."""
+    first, second = Scene(GRACE), Scene(GRACE)
+
+    async def main() -> None:
+        one, two = Life(first.app), Life(second.app)
+        with server_handlers() as got_first:
+            await one.start()
+            with server_handlers() as got_second:
+                await two.start()
+                await one.stop()
+                await send()
+                await two.stop()
+            await send()
+            assert (got_first, got_second) == ([signal.SIGTERM], [signal.SIGTERM])
+
+    run(main())
+
+
 def test_process_without_a_server_is_left_alone() -> None:
     """A6: Where no server has installed a handler, as in a test, none is installed."""
     scene = Scene(GRACE)

@@ -1,4 +1,4 @@
-"""Whom a failed pump asks to stop: tried in real processes, one for each kind of server."""
+"""Whom a failed pump asks to stop: tried in real processes, one for each kind of program."""
 
 import signal
 
@@ -37,20 +37,27 @@ def test_process_with_a_handler_in_its_loop() -> None:
     assert "the launcher got it" not in log
 
 
-@pytest.mark.parametrize("case", ["worker_without_a_handler", "worker_that_ignores_the_signal"])
-def test_worker_of_a_server(case: str) -> None:
-    """A3: A worker without a handler is not killed: its server, which has spawned it, is asked
-    (trap: signalling blindly)."""
-    log = run(case)
-    assert "asked: True" in log
-    assert f"MainProcess got signal {TERM}" in log
-    assert "worker got signal" not in log
-    assert "the worker's status is 0" in log
+def test_child_with_a_server() -> None:
+    """A3: A server in a process that a program has started by multiprocessing gets the signal, and
+    the program does not (trap: signalling the parent)."""
+    log = run("child_with_a_server")
+    assert f"child got signal {TERM}\nasked: True" in log
+    assert "the child's status is 0" in log
+    assert "MainProcess got signal" not in log
     assert "the launcher got it" not in log
 
 
-def test_no_server() -> None:
-    """A3: A process that is no server, such as a test's, is not signalled, nor who launched it."""
-    log = run("no_server")
+NOBODY = ["no_server", "child_without_a_server", "another_thread", "coverage_of_tests"]
+
+
+@pytest.mark.parametrize("case", NOBODY)
+def test_no_server(case: str) -> None:
+    """A3: Where there is no server that takes signals, nobody is signalled, neither the process nor
+    who launched it, and a critical line tells what to do: in a test, also in a process of its own
+    or where its coverage handles the signal, and in a thread of a larger program."""
+    log = run(case)
     assert "asked: False" in log
+    assert "the server could not be asked to stop" in log
+    assert "End it yourself when app_health(app) says" in log
+    assert "got signal" not in log
     assert "the launcher got it" not in log

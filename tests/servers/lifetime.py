@@ -147,3 +147,28 @@ async def never() -> None:
 
 stillborn = Starlette(lifespan=lifespan)
 install(stillborn, pumps=[never])
+
+
+async def mail(request: Request) -> Response:
+    try:
+        await asyncio.wait_for(asyncio.to_thread(time.sleep, 60), 0.1)
+    except TimeoutError:
+        say("mail has ended")  # though its thread has not
+    return PlainTextResponse("sent, perhaps")
+
+
+@asynccontextmanager
+async def hanging(app: Starlette) -> AsyncIterator[None]:
+    say("resources open")
+    await asyncio.sleep(1)
+    say("app starts")
+    yield
+    say("resources close")
+    await asyncio.Event().wait()
+
+
+QUICK = ShutdownGrace(requests=0.5, tasks=0, pumps=0, resources=0.5)
+threaded = Starlette(routes=[Route("/mail", mail)], lifespan=lifespan)
+install(threaded, pumps=[pump], shutdown_grace=QUICK)
+unending = Starlette(lifespan=hanging)
+install(unending, pumps=[pump], shutdown_grace=QUICK)

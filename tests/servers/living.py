@@ -14,36 +14,44 @@ from websockets.sync.client import connect
 from tests.servers.matrix import need
 from tests.support.server import PATIENCE, Server, granian, gunicorn, hypercorn, uvicorn
 
-APP = "tests.servers.lifetime:app"
-
 # By name; those with "2" have two workers, which are told apart by their pid in the log.
 COMMANDS = {
-    "uvicorn": lambda: uvicorn(APP),
-    "uvicorn-2": lambda: uvicorn(APP, "--workers", "2"),
-    "uvicorn-reload": lambda: uvicorn(APP, "--reload"),
-    "gunicorn": lambda: gunicorn(APP, "-w", "1"),
-    "gunicorn-2": lambda: gunicorn(APP, "-w", "2"),
-    "hypercorn": lambda: hypercorn(APP),
-    "hypercorn-0": lambda: hypercorn(APP, "--workers", "0"),
-    "hypercorn-2": lambda: hypercorn(APP, "--workers", "2"),
-    "granian": lambda: granian(APP),
-    "granian-2": lambda: granian(APP, "--workers", "2"),
+    "uvicorn": lambda app: uvicorn(app),
+    "uvicorn-2": lambda app: uvicorn(app, "--workers", "2"),
+    "uvicorn-reload": lambda app: uvicorn(app, "--reload"),
+    "gunicorn": lambda app: gunicorn(app, "-w", "1"),
+    "gunicorn-2": lambda app: gunicorn(app, "-w", "2"),
+    "hypercorn": lambda app: hypercorn(app),
+    "hypercorn-0": lambda app: hypercorn(app, "--workers", "0"),
+    "hypercorn-2": lambda app: hypercorn(app, "--workers", "2"),
+    "granian": lambda app: granian(app),
+    "granian-2": lambda app: granian(app, "--workers", "2"),
 }
 
 EACH = pytest.mark.parametrize("name", COMMANDS)
 
 
 class Living(Server):
-    """A server of the list above, with more options perhaps, whose workers have all begun."""
+    """A server of the list above, whose workers have all begun.
 
-    def __init__(self, name: str, *options: str) -> None:
+    Args:
+        name: Its name.
+        app: The app, of those in `tests.servers.lifetime`.
+        *options: More options of the server.
+        ready: Whether to wait until they have begun.
+    """
+
+    def __init__(self, name: str, app: str = "app", *options: str, ready: bool = True) -> None:
         need(name.partition("-")[0])
-        super().__init__([*COMMANDS[name](), *options])
+        command = COMMANDS[name](f"tests.servers.lifetime:{app}")
+        super().__init__([*command, *options], ready=ready)
+        self._begins = ready
         self.workers = 2 if name.endswith("-2") else 1
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self.wait_for_each("pump begins", self.workers)
+        if self._begins:
+            self.wait_for_each("pump begins", self.workers)
         return self
 
     def wait_for_each(self, what: str, count: int) -> None:

@@ -111,7 +111,7 @@ def test_handed_over_work_is_finished(name: str) -> None:
 def test_server_that_is_less_patient_cuts_requests_itself(name: str, option: str) -> None:
     """A6: A server whose own time for open requests is over first answers them with a 500, and
     pumps and resources end in order nevertheless."""
-    with Living(name, option, "1") as server:
+    with Living(name, "app", option, "1") as server:
         slow = Client(server, "/slow")
         server.wait_for("slow begins")
         server.stop()

@@ -6,7 +6,6 @@ import signal
 import pytest
 
 from tests.servers.living import EACH, Client, Living
-from tests.support.server import Server, uvicorn
 
 # A server of several processes replaces the one that has ended, or waits for a change of its files;
 # each of the others ends, with this status.
@@ -62,12 +61,22 @@ def test_clients_that_stay_do_not_keep_a_failure_back(name: str) -> None:
         assert stream.result() == (200, b"data: tick\n\n", True)
 
 
-def test_failure_before_the_start() -> None:
+BEFORE_THE_START = {
+    "uvicorn": 3,
+    "uvicorn-2": 0,
+    "gunicorn": 3,
+    "hypercorn": 0,
+    "hypercorn-0": 1,
+    "granian": 1,
+}
+
+
+@pytest.mark.parametrize("name", BEFORE_THE_START)
+def test_failure_before_the_start(name: str) -> None:
     """A2, A3: A pump that fails before the app has started is a failed start-up, with its error and
     the server's status for that; nothing was served."""
-    with Server(uvicorn("tests.servers.lifetime:stillborn"), ready=False) as server:
-        assert server.wait() == 3
+    with Living(name, "stillborn", ready=False) as server:
+        assert server.wait() == BEFORE_THE_START[name]
     assert "ZeroDivisionError: the pump never worked" in server.log
-    assert "Application startup failed" in server.log
     assert re.search(r"raised by pump never, before the app has started", server.log)
     assert "resources close" in server.log
