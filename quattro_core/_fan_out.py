@@ -46,7 +46,7 @@ class FanOut(Lifecycle):
 
             async for page in group.map(fetch, urls, limit=10): ...
 
-        Items are pulled when there is room for them: at most *limit* of them have been pulled and
+        Items are pulled when there is room for them: at most twice *limit* have been pulled and
         are not handed out as results yet, however many there are and however slow the consumer is.
         The work begins with the iteration and ends with it: the calls are made by background tasks
         of the group, so that the group does not wait for them, and its `concurrency_limit` does not

@@ -36,9 +36,10 @@ class Slot(Generic[R]):
 class MapRun(Generic[T, R]):
     """A map that runs: what its workers share, without the object that its consumer holds.
 
-    A worker has one item at a time: it pulls one, calls the function, and pulls the next one when a
-    consumer has taken the result. So as many items are out as there are workers, at most. The
-    first worker leads: it starts another one for each item that it pulls, until there are enough.
+    A worker has one item at a time: it pulls one, calls the function, and pulls the next one, or
+    waits until a consumer has taken its result if as many wait as there are workers. So twice as
+    many items are out, at most; a consumer that keeps up costs no future for each. The first worker
+    leads: it starts another one for each item that it pulls, until there are enough.
     """
 
     def __init__(
@@ -56,6 +57,8 @@ class MapRun(Generic[T, R]):
         self._group = group
         self._function = function
         self._limit = limit
+        # Where they are in order, those that are still being worked on are among the results.
+        self._room = 2 * limit if ordered else limit
         self._ordered = ordered
         self._context = copy_context()
         if isinstance(iterable, AsyncIterable):
@@ -170,6 +173,7 @@ class MapRun(Generic[T, R]):
         task = cast("asyncio.Task[None]", asyncio.current_task())
         is_dismissed = self._group._background_tasks().get
         function, create_future = self._function, self.loop.create_future
+        results, room = self.results, self._room
         try:
             if slot is None:
                 slot = Slot()
@@ -186,8 +190,11 @@ class MapRun(Generic[T, R]):
                 if self._is_exhausted:
                     return
                 del item, value  # they are for others to keep
-                slot.taken = taken = create_future()
-                await taken
+                if len(results) < room:
+                    slot = Slot()
+                else:
+                    slot.taken = taken = create_future()
+                    await taken
                 item = await self._pull(slot, task) if self._pulling else self._pull_now(slot)
         except CancelledError as exc:
             if task.cancelling() or self._is_over(task):
