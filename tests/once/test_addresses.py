@@ -11,7 +11,6 @@ from quattro_web import FileLock, OnceLock, Pump, Pumps
 from quattro_web.postgres import PostgresLock
 from quattro_web.redis import RedisLock
 
-
 pump = functools.partial(asyncio.sleep, 3600)
 
 
