@@ -20,6 +20,10 @@ def app_with(*pumps: Pump) -> Starlette:
     return app
 
 
+async def never_ready(*, task_status: TaskStatus) -> None:
+    await asyncio.Event().wait()
+
+
 def test_health_tells_who_runs_it() -> None:
     """A7: Health names the holder of a once-pump's lock, with its token where it runs; the app that
     stands by is as ready as the other."""
@@ -128,11 +132,8 @@ def test_start_up_that_waits_for_a_lock_that_is_out_of_reach() -> None:
     service = Service()
     service.answers = service.fail
 
-    async def pump(*, task_status: TaskStatus) -> None:
-        raise AssertionError("it has no lock")
-
     async def main() -> None:
-        life = Life(app_with(Pump(pump, once=service.lock("one"))))
+        life = Life(app_with(Pump(never_ready, once=service.lock("one"))))
         async with life:
             pass
         assert isinstance(life.error, TimeoutError)
@@ -144,11 +145,8 @@ def test_start_up_that_waits_for_a_lock_that_is_out_of_reach() -> None:
 def test_start_up_of_a_pump_that_is_late() -> None:
     """A2, A7: A start-up that fails since the pump is not ready in time blames no lock."""
 
-    async def pump(*, task_status: TaskStatus) -> None:
-        await asyncio.Event().wait()
-
     async def main() -> None:
-        life = Life(app_with(Pump(pump, once=Service().lock("one"))))
+        life = Life(app_with(Pump(never_ready, once=Service().lock("one"))))
         async with life:
             pass
         assert isinstance(life.error, TimeoutError)
@@ -162,14 +160,11 @@ def test_what_is_known_of_a_lock_from_the_start_on() -> None:
     service = Service()
     service.answers = service.hang
 
-    async def pump() -> None:
-        raise AssertionError("it has no lock")
-
     async def main() -> None:
         shutdown = ShutdownEvent(asyncio.Event())
-        pump_run = PumpRun(Pump(pump, once=service.lock("one")), "pump", {}, shutdown)
+        pump_run = PumpRun(Pump(never_ready, once=service.lock("one")), "pump", {}, shutdown)
         assert pump_run.once == OnceState()
-        assert PumpRun(Pump(pump), "pump", {}, shutdown).once is None
+        assert PumpRun(Pump(never_ready), "pump", {}, shutdown).once is None
 
     run(main())
 

@@ -40,6 +40,7 @@ class Herd:
         self._directory = directory
         self.log = directory / "beats"
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._started = 0
 
     def __enter__(self) -> Self:
         self.log.touch()
@@ -76,6 +77,14 @@ class Herd:
                 command, cwd=ROOT, stdin=subprocess.PIPE, stdout=output, stderr=output
             )
         self.processes[process.pid] = process
+        self._started += 1
+
+    def wait_ready(self) -> None:
+        """Wait until all that were started have been ready: what is measured is no start-up."""
+        until = time.monotonic() + PATIENCE
+        while self.output().splitlines().count("ready") < self._started:
+            assert time.monotonic() < until, self.output()[-8000:]
+            time.sleep(0.01)
 
     def output(self) -> str:
         return (self._directory / "output").read_text()

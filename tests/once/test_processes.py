@@ -31,6 +31,7 @@ def test_one_of_four_runs_it_and_another_takes_over(lock: str, tmp_path: Path, n
     took = []
     with Herd(lock, tmp_path, name) as herd:
         for _ in range(KILLS):
+            herd.wait_ready()
             killed = herd.kill(herd.holder().pid)
             herd.start()
             took.append(herd.holder().at - killed)
