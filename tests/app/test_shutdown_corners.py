@@ -233,10 +233,10 @@ def test_request_that_ends_while_it_is_reported() -> None:
 
         requests[Ending()] = {"type": "http", "method": "GET", "path": "/brief"}
         drain = Drain(requests, Shutdown(GRACE))
-        try:
-            return drain.left()
-        finally:
-            drain.cancel()
+        left = drain.left()
+        drain.cancel()
+        await settle()
+        return left
 
     [line] = run(main())
     assert line.startswith("GET /brief, since ")
