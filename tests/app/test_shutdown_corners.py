@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -25,6 +26,8 @@ from quattro_web import (
     shutdown_event,
     uninterrupted,
 )
+from quattro_web._drain import Drain
+from quattro_web._shutdown import Shutdown
 from quattro_web.fastapi import ShutdownEvent
 from tests.app.apps import settle
 from tests.support.asgi import Exchange, get, run
@@ -210,3 +213,30 @@ def test_pump_knows_of_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
     shut_down(app)
     assert log == ["told"]
     assert not [record for record in caplog.records if record.levelno > logging.WARNING]
+
+
+def test_request_that_ends_while_it_is_reported() -> None:
+    """A6: What is open can be told from another thread, while requests come and go."""
+
+    async def main() -> list[str]:
+        requests: dict[Any, Any] = {}
+
+        class Ending:
+            """A request that ends as soon as anybody has looked at it."""
+
+            parent = group = None
+            began = 0.0
+
+            def runs_in(self, loop: object) -> bool:
+                requests.clear()
+                return True
+
+        requests[Ending()] = {"type": "http", "method": "GET", "path": "/brief"}
+        drain = Drain(requests, Shutdown(GRACE))
+        left = drain.left()
+        drain.cancel()
+        await settle()
+        return left
+
+    [line] = run(main())
+    assert line.startswith("GET /brief, since ")

@@ -39,7 +39,7 @@ def test_process_with_a_handler_in_its_loop() -> None:
 
 def test_child_with_a_server() -> None:
     """A3: A server in a process that a program has started by multiprocessing gets the signal, and
-    the program does not (trap: signalling the parent)."""
+    the program does not (trap: signalling blindly)."""
     log = run("child_with_a_server")
     assert f"child got signal {TERM}\nasked: True" in log
     assert "the child's status is 0" in log
