@@ -29,7 +29,7 @@ class PumpState(StrEnum):
     """It has not said yet that it is ready."""
     RUNNING = "running"
     STANDBY = "standby"
-    """It runs in another process: here it waits for its lock."""
+    """It runs in another process, or waits until a former holder has ended for sure."""
     UNKNOWN = "unknown"
     """It waits for its lock, and whether another process has it can't be told now."""
     BACKING_OFF = "backing off"
@@ -156,7 +156,7 @@ def _health(run: PumpRun) -> PumpHealth:
     supervisor, once, pump = run.supervisor, run.once, run.pump
     state = _STATES[supervisor.state]
     if state in (PumpState.STARTING, PumpState.RUNNING) and once is not None and not once.is_held:
-        if once.is_standby:
+        if once.is_standby or once.is_settling:
             state = PumpState.STANDBY
         elif once.error is not None:
             state = PumpState.UNKNOWN

@@ -232,3 +232,30 @@ def test_two_apps_of_one_process_share_the_file() -> None:
             assert states == {PumpState.RUNNING, PumpState.STANDBY}
 
     run(main())
+
+
+def test_lock_that_is_out_of_reach_is_not_ready() -> None:
+    """A3, A7: While nobody can tell where a pump runs, the app is not ready; then it is again. One
+    that waits for a former holder's end stands by, and is."""
+    service = Service()
+    service.answers = service.fail
+
+    async def pump() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> None:
+        app = app_with(Pump(pump, once=service.lock("one", settle=3.0)))
+        async with Life(app):
+            await asyncio.sleep(2)
+            [health] = app_health(app).pumps
+            assert (health.state, health.is_up) == (PumpState.UNKNOWN, False)
+            assert isinstance(health.last_error, ConnectionRefusedError)
+            assert not app_health(app).is_ready
+            service.answers = None
+            await asyncio.sleep(1.5)
+            assert app_health(app).pumps[0].state is PumpState.STANDBY
+            assert app_health(app).is_ready
+            await asyncio.sleep(3)
+            assert app_health(app).pumps[0].state is PumpState.RUNNING
+
+    run(main())
