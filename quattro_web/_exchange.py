@@ -23,6 +23,7 @@ from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
+    from quattro_web._patience import Patience
     from quattro_web._watch import Watch
 
 # Seconds between two looks at whether a thread has ended.
@@ -45,7 +46,8 @@ class Exchange(Inbox):
     complete = False
     outer: Exchange | EndedRequest | None = None
     inner: Exchange | None = None  # that of a sub-app, which answers
-    expires: float | None = None  # when its client is to be watched, by the loop's clock
+    patience: Patience | None = None  # what watches its client, if that is to be watched
+    expires = 0.0  # when that begins, by the clock of the loop
     has_lasted = False
     concurrency_limit: int | None = THE_APPS
 
@@ -106,6 +108,11 @@ class Exchange(Inbox):
         # granian does not send it while a receive() is waiting, as that of the watch is.
         await self.unwatch()
         await self.forward(close)
+
+    def _left(self, message: Message) -> None:
+        super()._left(message)
+        if self.patience is not None:
+            self.patience.watch(self)  # the app itself has read of it, before it was watched
 
     # The group
 

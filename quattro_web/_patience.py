@@ -33,6 +33,7 @@ class Patience:
     def begin(self, exchange: Exchange) -> None:
         """Take note that a request begins, in the current event loop."""
         loop = asyncio.get_running_loop()
+        exchange.patience = self
         exchange.expires = loop.time() + WATCH_AFTER
         if loop not in self._ticking:
             # One that was closed in between never comes to its end by itself.
@@ -45,7 +46,7 @@ class Patience:
         due, next_one = [], None
         # The newest ones first, until those that were met before.
         for exchange in reversed(tuple(self._requests)):
-            if exchange.expires is None or not exchange.runs_in(loop):
+            if exchange.patience is None or not exchange.runs_in(loop):
                 continue
             if exchange.has_lasted:
                 break
@@ -59,9 +60,10 @@ class Patience:
         else:
             loop.call_at(max(next_one, now + STEP), self._tick, loop)
         for exchange in due:
-            self._watch(exchange)
+            self.watch(exchange)
 
-    def _watch(self, exchange: Exchange) -> None:
+    def watch(self, exchange: Exchange) -> None:
+        """Watch the client of a request from now on, unless that is done or was turned off."""
         while exchange.inner is not None:  # that of a sub-app is nearer to the handler
             exchange = exchange.inner
         conn = exchange.settings.requests.get(exchange)

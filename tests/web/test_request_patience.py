@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
-from quattro_web import cancel_on_disconnect, install, set_deadline
+from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
 from tests.support.asgi import Exchange, run
 from tests.web.watched import app_of, hang
 
@@ -127,3 +127,26 @@ def test_loop_that_ended_does_not_keep_the_next_from_watching() -> None:
     run(Exchange(app, "/?quick=1").run())  # its loop ends before the timer is due
     run(leave(app, after=0.2))
     assert log == ["handler cancelled after 0.20 s: the client has disconnected"]
+
+
+def test_app_that_reads_of_it_first() -> None:
+    """R7: An app that reads of its client's leaving before that is watched is cancelled for it."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(hang(log, "child"))
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        await hang(log, "handler")
+        raise AssertionError
+
+    inner = app_of(endpoint)
+    outer = Starlette(routes=[Mount("/inner", inner)])
+    install(outer, cancel_on_disconnect=True)
+    for app, path in ((inner, "/"), (outer, "/inner/")):
+        log.clear()
+        run(leave(app, path, after=0.01))
+        assert sorted(log) == [
+            f"{who} cancelled after 0.01 s: the client has disconnected"
+            for who in ("child", "handler")
+        ]
