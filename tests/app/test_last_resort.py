@@ -13,9 +13,9 @@ def hangs(seconds=60):
 
 async def serve(seconds):
     # An app that has ended, with a thread that nobody knows of any more.
+    asyncio.get_running_loop().run_in_executor(None, hangs)
     last = LastResort(seconds, lambda: [], asyncio.get_running_loop())
     last.start()
-    asyncio.get_running_loop().run_in_executor(None, hangs)
     last.app_has_ended()
 
 logging.basicConfig()
