@@ -139,7 +139,10 @@ class RequestTasks(ResponseGate):
             self._note_raised(group, exc)
         try:
             if exc is None and self._client_left:
-                await group.finish(immediate=True)
+                try:
+                    await group.finish(immediate=True)
+                except asyncio.CancelledError as cancelled:
+                    exc = cancelled  # the exit tells whether it is the group's own
             await group.__aexit__(type(exc) if exc else None, exc, None)
         except BaseExceptionGroup as failed:
             # A child that waits for another one fails with the same object: that is one failure.

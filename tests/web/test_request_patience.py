@@ -6,10 +6,11 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
-from tests.support.asgi import Exchange, run
+from tests.support.asgi import Exchange, Socket, run
 from tests.web.watched import app_of, hang
 
 
@@ -150,3 +151,36 @@ def test_app_that_reads_of_it_first() -> None:
             f"{who} cancelled after 0.01 s: the client has disconnected"
             for who in ("child", "handler")
         ]
+
+
+def test_websocket_that_takes_note_of_its_end_and_returns() -> None:
+    """R6, R7: A handler that returns when its client has left is no failure, though the clean-up of
+    its children takes a while."""
+    log: list[str] = []
+
+    async def talk() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            log.append("child ends")
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket).create_task(talk())
+        await asyncio.sleep(0)
+        while (await websocket.receive())["type"] != "websocket.disconnect":
+            pass
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app, cancel_on_disconnect=True)
+
+    async def main(seconds: float) -> None:
+        socket = Socket(app)
+        asyncio.get_running_loop().call_later(seconds, socket.leave)
+        await socket.run()
+        assert socket.error is None
+
+    for seconds in (0.01, 0.2):
+        run(main(seconds))
+    assert log == ["child ends"] * 2
