@@ -10,6 +10,8 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from quattro_core._map_slot import EMPTY, Slot
+
 if TYPE_CHECKING:
     from quattro_core._taskgroup import TaskGroup
 
@@ -17,20 +19,9 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END: Any = object()
-EMPTY: Any = object()
 _CUT = (
     "the map was cut short: its TaskGroup has ended, or one of its background tasks was cancelled"
 )
-
-
-class Slot(Generic[R]):
-    """The place that a worker has among the results: for one at a time, until it is taken."""
-
-    __slots__ = ("taken", "value")
-
-    def __init__(self) -> None:
-        self.value: R = EMPTY
-        self.taken: asyncio.Future[None] | None = None
 
 
 class MapRun(Generic[T, R]):

@@ -8,7 +8,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from quattro_core._map import EMPTY, MapRun
+from quattro_core._map import MapRun
+from quattro_core._map_slot import EMPTY
 
 R_co = TypeVar("R_co", covariant=True)
 

@@ -1,10 +1,12 @@
-"""The function that a supervisor runs: what it takes, and its name."""
+"""The function that a supervisor runs: what it takes, its name, and what its end means."""
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 
 def takes_status(function: Callable[..., object], name: str) -> bool:
@@ -44,3 +46,38 @@ def name_of(function: object) -> str:
     while isinstance(function, partial):
         function = function.func
     return getattr(function, "__qualname__", None) or repr(function)
+
+
+def as_error(exc: BaseException, name: str) -> Exception:
+    """Return an error for what is none: left as it is, it would end more than the function."""
+    if isinstance(exc, Exception):
+        return exc
+    if isinstance(exc, asyncio.CancelledError):
+        error = RuntimeError(f"{name} was cancelled by something it awaited")
+    else:
+        error = RuntimeError(f"{name} raised {exc!r}")
+    error.__cause__ = exc
+    return error
+
+
+def is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
+    if not isinstance(exc, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:  # the event loop has ended
+        return True
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the current task, where there is one for sure."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def checked_policy(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """Return a policy that was given as argument *name*, if it is one of the choices."""
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value

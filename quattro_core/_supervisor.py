@@ -7,11 +7,18 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, cast
+from typing import Literal
 
 from quattro_core._restart import RestartPolicy, Restarts
 from quattro_core._supervised import SupervisorState, TaskReturnedError, TaskStatus
-from quattro_core._supervised_function import name_of, takes_status
+from quattro_core._supervised_function import (
+    as_error,
+    checked_policy,
+    current_task,
+    is_closed,
+    name_of,
+    takes_status,
+)
 
 OnFailure = Literal["stop", "restart", "ignore"]
 OnReturn = Literal["stop", "restart", "ok"]
@@ -61,8 +68,8 @@ class Supervisor:
         self._function = function
         self.name: str = name or name_of(function)
         self._takes_status = takes_status(function, self.name)
-        self._on_failure = _checked("on_failure", on_failure, ("stop", "restart", "ignore"))
-        self._on_return = _checked("on_return", on_return, ("stop", "restart", "ok"))
+        self._on_failure = checked_policy("on_failure", on_failure, ("stop", "restart", "ignore"))
+        self._on_return = checked_policy("on_return", on_return, ("stop", "restart", "ok"))
         self._recent = Restarts(self.name, RestartPolicy() if restart is None else restart)
         self._logger = logger or logging.getLogger("quattro_core")
         self._state = SupervisorState.WAITING
@@ -170,7 +177,7 @@ class Supervisor:
 
     async def _attempt(self) -> bool:
         """Call the function once, and return whether that was the last time."""
-        task = _current_task()
+        task = current_task()
         cancelled = task.cancelling()
         self._recent.begin(asyncio.get_running_loop().time())
         error: Exception | None = None
@@ -180,9 +187,9 @@ class Supervisor:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # its policy says what becomes of it
-            if task.cancelling() > cancelled or _is_closed(exc, task):
+            if task.cancelling() > cancelled or is_closed(exc, task):
                 raise  # as it is: the answer to its cancellation
-            error = self._last_error = self._as_error(exc)
+            error = self._last_error = as_error(exc, self.name)
         if task.cancelling() > cancelled:
             raise asyncio.CancelledError  # it was swallowed
         try:
@@ -228,17 +235,6 @@ class Supervisor:
         await asyncio.sleep(delay)
         self._restarts += 1
 
-    def _as_error(self, exc: BaseException) -> Exception:
-        """Return an error for what is none: left as it is, it would end more than the function."""
-        if isinstance(exc, Exception):
-            return exc
-        if isinstance(exc, asyncio.CancelledError):
-            error = RuntimeError(f"{self.name} was cancelled by something it awaited")
-        else:
-            error = RuntimeError(f"{self.name} raised {exc!r}")
-        error.__cause__ = exc
-        return error
-
     # Its state
 
     def _ready(self) -> None:
@@ -256,24 +252,3 @@ class Supervisor:
     def _set(self, state: SupervisorState) -> None:
         self._state = state
         self._since = datetime.now(UTC)
-
-
-def _is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
-    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
-    if not isinstance(exc, GeneratorExit):
-        return False
-    try:
-        return asyncio.current_task() is not task
-    except RuntimeError:  # the event loop has ended
-        return True
-
-
-def _current_task() -> asyncio.Task[Any]:
-    return cast("asyncio.Task[Any]", asyncio.current_task())
-
-
-def _checked(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-        raise ValueError(msg)
-    return value
