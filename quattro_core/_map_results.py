@@ -59,6 +59,8 @@ class MapResults(Generic[R_co]):
     async def aclose(self) -> None:
         """Cancel the calls that are running, and wait for their clean-up. Results are dropped.
 
+        One of those calls may do it as well, and does not wait then.
+
         Raises:
             RuntimeError: In another thread than that of the event loop.
 
@@ -66,9 +68,10 @@ class MapResults(Generic[R_co]):
         """
         self._run.check_thread()
         self._run.stop()
-        others = self._run.workers - {asyncio.current_task()}
-        if others:
-            await asyncio.wait(others)
+        workers = self._run.workers
+        # A call of the map does not wait: not for itself, nor for one that would wait for it.
+        if workers and asyncio.current_task() not in workers:
+            await asyncio.wait(workers)
 
     async def __aenter__(self) -> Self:
         return self

@@ -129,6 +129,16 @@ def test_failure(run: Run, failing: Any, is_child: bool, limit: int | None) -> N
     assert ended in (["a", "caller"], ["caller"])
 
 
+def test_failure_of_one_that_is_alone(run: Run) -> None:
+    """C10: an eager child that fails at once, when no other is waited for, fails once, too."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            await tg.gather(fail_at_once(ValueError("alone")))
+
+    assert errors_of(run, main) == ["alone"]
+
+
 def test_failure_of_all(run: Run) -> None:
     """C5: no error is lost."""
 
@@ -234,7 +244,8 @@ def test_group_is_cancelled(run: Run) -> None:
     run(main)
 
 
-def test_an_eager_child_cancels_the_group(run: Run) -> None:
+@pytest.mark.parametrize("others_run", [False, True])
+def test_an_eager_child_cancels_the_group(run: Run, others_run: bool) -> None:
     """C9, C10: a child that cancels the group, an eager one at once, ends it without an error."""
 
     async def main() -> None:
@@ -243,7 +254,8 @@ def test_an_eager_child_cancels_the_group(run: Run) -> None:
             async def cancel() -> None:
                 tg.cancel()
 
-            await tg.gather(give("a"), cancel(), give("never started"), forever())
+            started = [give("a")] if others_run else []
+            await tg.gather(*started, cancel(), give("never started"), forever())
 
     run(main)
 

@@ -239,6 +239,23 @@ def test_many_consumers(run: Run, ordered: bool) -> None:
     assert sorted(run(main)) == list(range(20))
 
 
+def test_consumers_are_told_of_each_result(run_plain: Run) -> None:
+    """Two results that become ready at once, since they are in order, wake two consumers."""
+
+    async def call(delay: float) -> float:
+        await asyncio.sleep(delay)
+        return delay
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            results = tg.map(call, [2, 1, 3600], limit=3, ordered=True)
+            consumers = [tg.create_task(results.__anext__()) for _ in range(2)]
+            await asyncio.sleep(3)
+            assert [consumer.result() for consumer in consumers] == [2, 1]
+
+    run_plain(main)
+
+
 def test_a_timeout_loses_nothing(run: Run) -> None:
     """C10: a timeout of one step goes by; the map goes on, and no result is lost."""
     items = Items()

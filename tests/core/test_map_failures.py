@@ -56,12 +56,10 @@ class Failing:
     def __init__(self) -> None:
         self.asked = 0
 
-    def give(self) -> int:
-        """Return the next number."""
+    def ask(self) -> bool:
+        """Tell whether there is a number, and not an error."""
         self.asked += 1
-        if self.asked == 3:
-            raise ValueError("iterable")
-        return 0
+        return self.asked != 3
 
 
 class FailingIterator(Failing):
@@ -71,7 +69,9 @@ class FailingIterator(Failing):
         return self
 
     def __next__(self) -> int:
-        return self.give()
+        if not self.ask():
+            raise ValueError("iterable")
+        return 0
 
 
 class FailingAsyncIterator(Failing):
@@ -81,8 +81,11 @@ class FailingAsyncIterator(Failing):
         return self
 
     async def __anext__(self) -> int:
+        has_one = self.ask()
         await asyncio.sleep(0.001)
-        return self.give()
+        if not has_one:
+            raise ValueError("iterable")
+        return 0
 
 
 @ORDERS
@@ -270,8 +273,8 @@ def test_swallowed_cancellation(run: Run, source: str) -> None:
             await asyncio.sleep(0.001)
 
     run(main)
-    assert sorted(calls)[:1] == [0]
-    assert len(calls) <= 5
+    # What the iterable gave after the cancellation is not worked on, whoever is ahead goes on.
+    assert sorted(calls) == list(range(1 if source == "async items" else len(calls)))
 
 
 def test_each_worker_is_cancelled_once(run: Run) -> None:

@@ -155,6 +155,26 @@ def test_closed_by_a_call(run: Run) -> None:
     run(main)
 
 
+def test_closed_by_the_clean_up_of_a_call(run: Run) -> None:
+    """C5: a call that closes its map in its clean-up does not wait for itself."""
+    held: list[MapResults[int]] = []
+
+    async def close(number: int) -> int:
+        try:
+            return await call(number)
+        finally:
+            await held[0].aclose()
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            held.append(tg.map(close, [1, 3], limit=2))
+            tg.create_task(held[0].__anext__())
+            await asyncio.sleep(0.001)
+            tg.cancel()
+
+    run(main)
+
+
 def test_the_consumer_is_cancelled(run: Run) -> None:
     """C10: the cancellation of a consumer ends its work, and the group goes on."""
 
@@ -242,7 +262,8 @@ def test_dropped_by_the_collector(run: Run) -> None:
     run(main)
 
 
-def test_dropped_by_an_eager_call(run_eager: Run) -> None:
+@pytest.mark.parametrize("limit", [1, 3])
+def test_dropped_by_an_eager_call(run_eager: Run, limit: int) -> None:
     """C10: an eager call that closes the map before the group knows its worker ends the work."""
     held: list[MapResults[int]] = []
 
@@ -256,7 +277,7 @@ def test_dropped_by_an_eager_call(run_eager: Run) -> None:
 
     async def main() -> None:
         async with TaskGroup() as tg:
-            held.append(tg.map(close, numbers(), limit=3))
+            held.append(tg.map(close, numbers(), limit=limit))
             assert [number async for number in held[0]] == []
             await asyncio.sleep(0.001)
             assert tg.tasks == ()
