@@ -73,8 +73,9 @@ class SignalListener:
         self.has_server = worker is not None or server_handler(signal.SIGTERM) is not None
         for number in SIGNALS:
             handler = server_handler(number)
-            if handler is not None:
-                link = getattr(handler, "__self__", None)
+            link = getattr(handler, "__self__", None)
+            # What its parent sends to a worker that holds out would hurry the shutdown.
+            if handler is not None and not isinstance(link, HypercornWorker):
                 if not isinstance(link, _Link):
                     link = _Link(number, handler)
                 link.add(self)

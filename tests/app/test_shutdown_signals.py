@@ -6,7 +6,8 @@ import signal
 
 import pytest
 
-from quattro_web import ShutdownGrace
+from quattro_web import ShutdownGrace, _signals
+from quattro_web._hypercorn import HypercornWorker
 from tests.app.apps import settle
 from tests.app.shutting import Scene
 from tests.support.asgi import Exchange, run
@@ -201,3 +202,30 @@ def test_server_that_loses_its_patience(errors: list[logging.LogRecord]) -> None
     order = ["cancelled: the server is shutting down", "pump ends", "given up"]
     events = [line.rpartition(" s: ")[2] for line in scene.log]
     assert [event for event in events if event in order] == order
+
+
+def test_worker_of_hypercorn_holds_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A6: The SIGTERM by which hypercorn ends its other workers, when one of them has ended, does
+    not hurry the shutdown of a worker: it still has its grace."""
+
+    class Event:
+        def is_set(self) -> bool:
+            return True
+
+    worker = HypercornWorker(Event(), 0)
+    monkeypatch.setattr(_signals, "hypercorn_worker", lambda: worker)
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    told: list[int] = []
+
+    async def main() -> None:
+        listener = _signals.SignalListener(told.append, lambda: None)
+        listener.start()
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        listener.stop()
+
+    try:
+        asyncio.run(main())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signal.SIGTERM not in told
