@@ -115,10 +115,12 @@ class _Answer:
     async def _respond(self, conn: HTTPConnection, error: BaseException, handler: Handler) -> None:
         try:
             raise error  # so that what the handler raises, in its turn, has it for its context
-        except BaseException:  # noqa: BLE001  # it is answered
-            response = await _call(handler, conn, error)
+        except BaseException as exc:  # noqa: BLE001  # it is answered
+            response = await _call(handler, conn, exc)
             if response is not None:
                 await response(conn.scope, self._exchange.receive, self._exchange.forward)
+        finally:
+            del error  # its traceback refers to this frame
 
     async def _close(
         self,

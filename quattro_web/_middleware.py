@@ -132,10 +132,10 @@ class TaskGroupMiddleware:
                     await _failures.end(exchange, tasks, error)
                 exchange.tasks = tasks = None  # it refers to what refers to it
         finally:
+            tasks = error = None  # so do these
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None or exchange.watch is not None or outer is not None:
-                tasks = error = None  # so do these
                 await exchange.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
