@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 from sys import exception
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from starlette.types import Message
@@ -120,7 +121,7 @@ class RequestTasks(ResponseGate):
         traceback = raised.__traceback__
         if traceback is None or raised is self.exchange.handled_outside:
             return False
-        return traceback.tb_frame.f_globals.get("__name__") == "starlette._exception_handler"
+        return is_starlettes(traceback.tb_frame)
 
     # Ending
 
@@ -209,6 +210,11 @@ class RequestTasks(ResponseGate):
         if not isinstance(exc, asyncio.CancelledError):
             at = len(group.exceptions) if self._raised is None else self._raised[0]
             self._raised = (at, exc)
+
+
+def is_starlettes(frame: FrameType) -> bool:
+    """Whether a frame is of the code by which Starlette answers exceptions."""
+    return frame.f_globals.get("__name__") == "starlette._exception_handler"
 
 
 async def _nothing() -> None:

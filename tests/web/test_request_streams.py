@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, HTTPException
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
 from quattro_web import TaskGroupMiddleware, install, request_task_group
@@ -162,3 +162,32 @@ def test_stream_through_base_http_middleware_above_ends_properly() -> None:
     app.add_middleware(Base)
     exchange = run(get(app, log=log))
     assert isinstance(exchange.error, ZeroDivisionError)
+
+
+@pytest.mark.parametrize("handled", [False, True])
+def test_stream_that_fails_before_its_first_chunk(handled: bool) -> None:
+    """R4: A stream that fails before anything of it has left is answered, be it that its body
+    awaits a child or that it fails itself; Starlette by itself takes its start for sent."""
+    app = FastAPI()
+
+    async def fail() -> bytes:
+        raise HTTPException(404, "no such thing")
+
+    @app.get("/{who}")
+    async def handler(who: str, tg: RequestTaskGroup) -> StreamingResponse:
+        async def chunks() -> AsyncIterator[bytes]:
+            yield await (tg.create_task(fail()) if who == "child" else fail())
+
+        return StreamingResponse(chunks())
+
+    if handled:
+
+        @app.exception_handler(RuntimeError)
+        async def too_late(request: Request, exc: RuntimeError) -> Response:
+            raise AssertionError
+
+    install(app)
+    for path in ("/child", "/body"):
+        exchange = run(get(app, path))
+        assert (exchange.status, exchange.body) == (404, b'{"detail":"no such thing"}')
+        assert exchange.error is None
