@@ -39,8 +39,7 @@ async def by_hand(kind: Callable[[], Any], groups: int) -> None:
 async def in_group(groups: int) -> None:
     for _ in range(groups):
         async with TaskGroup() as group:
-            # By its name: not every version has it.
-            await getattr(group, "gather")(*(call(item) for item in range(CALLS)))  # noqa: B009
+            await group.gather(*(call(item) for item in range(CALLS)))
 
 
 def gather(report: Report, size: Size) -> None:
@@ -50,11 +49,8 @@ def gather(report: Report, size: Size) -> None:
         "asyncio.TaskGroup, by hand": partial(by_hand, asyncio.TaskGroup),
         f"{OURS}, by hand": partial(by_hand, TaskGroup),
         "quattro.gather": in_quattro,
+        f"{OURS}, gather": in_group,
     }
-    if hasattr(TaskGroup, "gather"):
-        kinds[f"{OURS}, gather"] = in_group
-    else:
-        report.note("Left out: TaskGroup.gather, which this version does not have.")
     groups = max(1, size.batch // CALLS)
     samples = interleaved(
         {name: partial(run, groups) for name, run in kinds.items()}, size.rounds(15)

@@ -19,8 +19,6 @@ CONSTANT = (MAP, "asyncio, workers by hand")
 def map_(report: Report, size: Size) -> None:
     """Compare the time for all items, and the most memory that it took."""
     kinds = mappers()
-    if MAP not in kinds:
-        report.note("Left out: TaskGroup.map, which this version does not have.")
     scenarios = {name: partial(run, size.items) for name, run in kinds.items()}
     samples = interleaved(scenarios, size.rounds(90), slow=SLOW, few=size.few)
     times = ratios(samples, BASE)
@@ -36,8 +34,7 @@ def map_(report: Report, size: Size) -> None:
             how = f"memory for {many}, of that for {few}"
             report.goal(Goal(f"map, limit {LIMIT}", how, 1.1, growth))
     what = f"map of {size.items} items, limit {LIMIT}"
-    if MAP in kinds:
-        report.goal(Goal(what, "time, of quattro's tasks under a limit", 0.2, times[MAP]))
+    report.goal(Goal(what, "time, of quattro's tasks under a limit", 0.2, times[MAP]))
     bars = [Bar.of(what, name, times[name], 0.2 if name == MAP else None) for name in kinds]
     header = ["", "time, of quattro", f"KiB for {few} items", f"KiB for {many} items"]
     title = f"{size.items} items, ten at once; quattro's tasks under a limit = 1"

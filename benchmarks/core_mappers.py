@@ -6,9 +6,9 @@ Each returns how many results there were.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import aiometer
 import aiostream
@@ -60,22 +60,9 @@ async def with_workers(count: int) -> int:
 async def with_map(count: int, *, ordered: bool = False) -> int:
     found = 0
     async with TaskGroup() as group:
-        async for _ in results_of(group, call, range(count), limit=LIMIT, ordered=ordered):
+        async for _ in group.map(call, range(count), limit=LIMIT, ordered=ordered):
             found += 1
     return found
-
-
-def results_of(
-    group: TaskGroup,
-    function: Callable[[int], Coroutine[Any, Any, int]],
-    items: Iterable[int],
-    *,
-    limit: int,
-    ordered: bool,
-) -> AsyncIterator[int]:
-    """Call `TaskGroup.map`, by its name: not every version has it."""
-    results = getattr(group, "map")(function, items, limit=limit, ordered=ordered)  # noqa: B009
-    return cast("AsyncIterator[int]", results)
 
 
 async def in_aiometer(count: int) -> int:
@@ -103,11 +90,10 @@ SLOW = ("aiometer, amap", "aiostream, map")
 
 def mappers() -> dict[str, Mapper]:
     """Return what there is."""
-    ours: dict[str, Mapper] = {f"{OURS}, a limit": partial(with_children, TaskGroup)}
-    if hasattr(TaskGroup, "map"):
-        ours |= {MAP: with_map, ORDERED: partial(with_map, ordered=True)}
     return {
-        **ours,
+        f"{OURS}, a limit": partial(with_children, TaskGroup),
+        MAP: with_map,
+        ORDERED: partial(with_map, ordered=True),
         BASE: partial(with_children, quattro.TaskGroup),
         "asyncio, workers by hand": with_workers,
         "aiometer, amap": in_aiometer,
