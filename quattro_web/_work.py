@@ -99,10 +99,9 @@ class HandedOver:
         )
         until = age + CLEANUP
         while running := self.running:
+            self._announced.update(running)
             for task in running:  # its clean-up may hand over more: that has no other time
-                if task not in self._announced:
-                    self._announced.add(task)
-                    task.cancel()
+                task.cancel()
             if await self._shutdown.patience(running, until=until, hurries=False):
                 break
         if self.running:

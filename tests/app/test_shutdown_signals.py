@@ -5,10 +5,11 @@ import logging
 import signal
 
 import pytest
+from starlette.applications import Starlette
 
-from quattro_web import ShutdownGrace, _signals
+from quattro_web import Pump, ShutdownGrace, _signals, install
 from quattro_web._hypercorn import HypercornWorker
-from tests.app.apps import settle
+from tests.app.apps import settle, soon
 from tests.app.shutting import Scene
 from tests.support.asgi import Exchange, run
 from tests.support.lifespan import Life
@@ -229,3 +230,23 @@ def test_worker_of_hypercorn_holds_out(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert signal.SIGTERM not in told
+
+
+def test_two_pumps_that_fail_ask_once() -> None:
+    """A3: Two pumps that fail at once ask the server to stop once: a second signal would count as
+    one of the user's."""
+
+    async def broken() -> None:
+        await soon()
+        raise ZeroDivisionError
+
+    async def main() -> list[int]:
+        app = Starlette()
+        pumps = [Pump(broken, name="one"), Pump(broken, name="two")]
+        install(app, pumps=pumps, shutdown_grace=GRACE)
+        with server_handlers() as got:
+            async with Life(app):
+                await settle()
+            return got
+
+    assert run(main()) == [signal.SIGTERM]

@@ -222,3 +222,19 @@ def test_child_that_fails_after_its_parent(run: Run, limit: int | None) -> None:
     run.reports.clear()
     assert str(report["exception"]) == "late"
     assert "has failed after" in report["message"]
+
+
+def test_parent_of_another_event_loop() -> None:
+    """C8: A group can't be opened for a task of another event loop, which it could not cancel."""
+    other = asyncio.new_event_loop()
+    parent = other.create_task(asyncio.sleep(0))
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match="runs in another event loop"):
+            TaskGroup().enter(parent)
+
+    try:
+        asyncio.run(main())
+        other.run_until_complete(parent)
+    finally:
+        other.close()

@@ -9,7 +9,13 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
+from quattro_web import (
+    cancel_on_disconnect,
+    install,
+    request_task_group,
+    set_deadline,
+    uninterrupted,
+)
 from tests.support.asgi import Exchange, Socket, run
 from tests.web.watched import app_of, hang
 
@@ -184,3 +190,23 @@ def test_websocket_that_takes_note_of_its_end_and_returns() -> None:
     for seconds in (0.01, 0.2):
         run(main(seconds))
     assert log == ["child ends"] * 2
+
+
+def test_section_in_a_sub_app_that_must_not_be_cut() -> None:
+    """R7: A section of a sub-app that must not be cut is not, though it is the app around it that
+    asks for its client to be watched."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        with uninterrupted(request):
+            await asyncio.sleep(1)
+            log.append("paid")
+        await hang(log, "handler")
+        raise AssertionError
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+    install(inner)
+    outer = Starlette(routes=[Mount("/inner", inner)])
+    install(outer, cancel_on_disconnect=True)
+    run(leave(outer, "/inner/", after=0.2))
+    assert log == ["paid", "handler cancelled after 1.00 s: the client has disconnected"]

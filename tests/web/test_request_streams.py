@@ -191,3 +191,29 @@ def test_stream_that_fails_before_its_first_chunk(handled: bool) -> None:
         exchange = run(get(app, path))
         assert (exchange.status, exchange.body) == (404, b'{"detail":"no such thing"}')
         assert exchange.error is None
+
+
+def test_start_that_is_due_after_a_failure() -> None:
+    """R4: The start of a stream does not leave by itself any more when a child has failed: the
+    failure is answered, however long the clean-up of the stream takes."""
+    app = FastAPI()
+
+    async def fail() -> None:
+        await asyncio.sleep(0.01)
+        raise HTTPException(404)
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> StreamingResponse:
+        tg.create_task(fail())
+
+        async def chunks() -> AsyncIterator[bytes]:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                await asyncio.sleep(0.2)
+            yield b""
+
+        return StreamingResponse(chunks())
+
+    install(app)
+    assert run(get(app)).status == 404
