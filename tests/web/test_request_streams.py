@@ -196,24 +196,19 @@ def test_stream_that_fails_before_its_first_chunk(handled: bool) -> None:
 def test_start_that_is_due_after_a_failure() -> None:
     """R4: The start of a stream does not leave by itself any more when a child has failed: the
     failure is answered, however long the clean-up of the stream takes."""
-    app = FastAPI()
 
     async def fail() -> None:
         await asyncio.sleep(0.01)
-        raise HTTPException(404)
+        raise ZeroDivisionError
 
-    @app.get("/")
-    async def handler(tg: RequestTaskGroup) -> StreamingResponse:
-        tg.create_task(fail())
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        request_task_group(scope).create_task(fail())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            await asyncio.sleep(10)
+        finally:
+            await asyncio.sleep(0.2)
 
-        async def chunks() -> AsyncIterator[bytes]:
-            try:
-                await asyncio.sleep(10)
-            finally:
-                await asyncio.sleep(0.2)
-            yield b""
-
-        return StreamingResponse(chunks())
-
-    install(app)
-    assert run(get(app)).status == 404
+    exchange = run(get(TaskGroupMiddleware(app)))
+    assert isinstance(exchange.error, ZeroDivisionError)
+    assert exchange.sent == []  # a server answers with a 500
