@@ -72,6 +72,20 @@ class RestartPolicy:
         return uniform(0, min(self.ceiling, self.base * 2.0 ** min(failures, 64)))
 
 
+def checked_restart(restart: RestartPolicy | None) -> RestartPolicy:
+    """Return a policy that was given as argument *restart*, if it is one; None means the default.
+
+    Raises:
+        TypeError: If it is none.
+    """
+    if restart is None:
+        return RestartPolicy()
+    if not isinstance(restart, RestartPolicy):
+        msg = f"restart must be a RestartPolicy or None, got {restart!r}"
+        raise TypeError(msg)
+    return restart
+
+
 class Restarts:
     """Counts the restarts of one function, and holds them to their policy.
 

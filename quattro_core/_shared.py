@@ -45,7 +45,7 @@ class SharedLimit:
     __slots__ = ("_free", "_queue", "_waiting", "max_waiting", "total")
 
     def __init__(self, total: int, *, max_waiting: int | None = None) -> None:
-        self.total: int = checked_limit("total", total)
+        self.total: int = checked_limit("total", total, optional=False)
         self._free = self.total
         if max_waiting is not None:
             checked_limit("max_waiting", max_waiting, least=0)

@@ -13,7 +13,7 @@ def takes_status(function: Callable[..., object], name: str) -> bool:
     """Return whether a function has the parameter ``task_status``.
 
     Raises:
-        TypeError: If it is not a function, or needs other arguments.
+        TypeError: If it is not a function, yields, or needs other arguments.
     """
     if inspect.iscoroutine(function):
         function.close()
@@ -21,6 +21,9 @@ def takes_status(function: Callable[..., object], name: str) -> bool:
         raise TypeError(msg)
     if not callable(function):
         msg = f"a Supervisor takes an async function, got {function!r}"
+        raise TypeError(msg)
+    if inspect.isasyncgenfunction(function):
+        msg = f"{name} is an async generator: nothing awaits it, leave out the yield"
         raise TypeError(msg)
     try:
         parameters = inspect.signature(function).parameters.values()

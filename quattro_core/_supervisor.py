@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal
 
-from quattro_core._restart import RestartPolicy, Restarts
+from quattro_core._restart import RestartPolicy, Restarts, checked_restart
 from quattro_core._supervised import SupervisorState, TaskReturnedError, TaskStatus
 from quattro_core._supervised_function import (
     as_error,
@@ -46,10 +46,11 @@ class Supervisor:
             run for ever and has returned does its work no more than one that has failed.
             ``"restart"`` starts it again, ``"ok"`` returns.
         restart: How often, and after which time, it is started again.
-        logger: Where restarts, and ignored errors, are logged.
+        logger: Where restarts, and ignored errors, are logged; by default ``quattro_core``.
 
     Raises:
-        TypeError: If *function* is not a function, or needs other arguments.
+        TypeError: If *function* is not a function, yields, or needs other arguments; if *restart*
+            is no `RestartPolicy`.
         ValueError: If a policy has another name.
 
     .. versionadded:: 0.1
@@ -70,7 +71,7 @@ class Supervisor:
         self._takes_status = takes_status(function, self.name)
         self._on_failure = checked_policy("on_failure", on_failure, ("stop", "restart", "ignore"))
         self._on_return = checked_policy("on_return", on_return, ("stop", "restart", "ok"))
-        self._recent = Restarts(self.name, RestartPolicy() if restart is None else restart)
+        self._recent = Restarts(self.name, checked_restart(restart))
         self._logger = logger or logging.getLogger("quattro_core")
         self._state = SupervisorState.WAITING
         self._since = datetime.now(UTC)
@@ -78,7 +79,6 @@ class Supervisor:
         self._last_error: Exception | None = None
         self._changed = asyncio.Event()
         self._has_started = False
-        self._has_ended = False
         self._raised: BaseException | None = None
 
     @property
@@ -163,7 +163,10 @@ class Supervisor:
             async with asyncio.timeout(timeout):
                 await self._changed.wait()
         except TimeoutError:
-            msg = f"{self.name} has not called task_status.started() within {timeout:g} s"
+            what = "called task_status.started()"
+            if self._state is SupervisorState.WAITING:
+                what = "been run: nobody has called run()"
+            msg = f"{self.name} has not {what} within {timeout:g} s"
             if self._last_error is not None:
                 msg += f"; its last error was {self._last_error!r}"
             raise TimeoutError(msg) from self._last_error
@@ -244,7 +247,6 @@ class Supervisor:
 
     def _end(self, state: SupervisorState, exc: BaseException | None) -> None:
         self._set(state)
-        self._has_ended = True
         if not self._has_started:
             self._raised = exc
         self._changed.set()

@@ -166,7 +166,7 @@ def test_full_waiting_room() -> None:
 def test_bad_arguments_are_named() -> None:
     """C6: A bad limit is an error that names the argument and the value."""
     for bad in ("1", 1.5, True):
-        with pytest.raises(TypeError, match=f"total must be an int or None, got {bad!r}"):
+        with pytest.raises(TypeError, match=f"total must be an int, got {bad!r}"):
             SharedLimit(bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="total must be at least 1, got 0"):
         SharedLimit(0)

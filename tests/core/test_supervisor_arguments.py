@@ -1,0 +1,48 @@
+"""What a supervisor is given, and what is an error at once."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quattro_core import SharedLimit, Supervisor
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize("restart", [5, True, "often"])
+def test_restart_that_is_no_policy(restart: Any) -> None:
+    """A3: Something else than a RestartPolicy is an error now, and not with the first failure."""
+    with pytest.raises(
+        TypeError, match=f"restart must be a RestartPolicy or None, got {restart!r}"
+    ):
+        Supervisor(forever, on_failure="restart", restart=restart)
+
+
+def test_function_that_yields() -> None:
+    """A3: An async generator function never runs by being awaited: that is an error now."""
+
+    async def pump() -> Any:
+        yield
+
+    with pytest.raises(TypeError, match=r"pump is an async generator: .*leave out the yield"):
+        Supervisor(pump)
+
+
+def test_waiting_for_what_nobody_runs() -> None:
+    """A2: Who waits for a function that was never run is told so."""
+
+    async def main() -> None:
+        supervisor = Supervisor(forever)
+        with pytest.raises(TimeoutError, match=r"has not been run: .* run\(\) within 0\.01 s"):
+            await supervisor.wait_started(0.01)
+
+    asyncio.run(main())
+
+
+def test_total_is_not_optional() -> None:
+    """C6: A shared limit that is none is an error that does not offer None."""
+    with pytest.raises(TypeError, match="total must be an int, got None"):
+        SharedLimit(None)  # type: ignore[arg-type]
