@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -124,7 +125,8 @@ async def advance(seconds: float) -> None:
 
     Raises:
         RuntimeError: If the loop is not a `VirtualClockLoop`.
-        ValueError: If *seconds* is negative.
+        TypeError: If *seconds* is not a number.
+        ValueError: If *seconds* is negative or not finite.
 
     .. versionadded:: 0.1
     """
@@ -135,7 +137,10 @@ async def advance(seconds: float) -> None:
             "asyncio.Runner(loop_factory=quattro_web.testing.VirtualClockLoop)"
         )
         raise RuntimeError(msg)  # noqa: TRY004  # no argument is of a wrong type
-    if seconds < 0:
-        msg = f"seconds must not be negative, got {seconds!r}"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        msg = f"seconds must be a number of seconds, got {seconds!r}"
+        raise TypeError(msg)
+    if not 0 <= seconds < math.inf:
+        msg = f"seconds must be a number of seconds that is not negative, got {seconds!r}"
         raise ValueError(msg)
     await asyncio.sleep(seconds + TICK)

@@ -207,7 +207,9 @@ def test_advance() -> None:
             loop.call_later(second, log.append, second)
         await advance(2)
         assert log == [1, 2]
-        with pytest.raises(ValueError, match="seconds must not be negative, got -1"):
+        with pytest.raises(
+            ValueError, match="seconds must be a number of seconds that is not negative, got -1"
+        ):
             await advance(-1)
         await advance(1)
 
