@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from quattro_web._app_run import AppRun
 from quattro_web._errors import NoTaskGroupError
-from quattro_web._scope import APP, REQUEST, Connection, describe
+from quattro_web._scope import APP, REQUEST, Connection, describe, scope_of
 from quattro_web._shutdown import ShutdownEvent
 
 T = TypeVar("T")
@@ -70,6 +70,7 @@ def app_task_group(conn: Connection) -> AppGroup:
 
     Raises:
         NoTaskGroupError: If the app has none: it is not installed, or its lifespan was not run.
+        TypeError: If *conn* is none of these, but the app itself.
 
     .. versionadded:: 0.1
     """
@@ -87,6 +88,7 @@ def shutdown_event(conn: Connection) -> ShutdownEvent:
     Raises:
         NoTaskGroupError: If nothing can tell: the app is not installed, or its lifespan was not
             run.
+        TypeError: If *conn* is none of these, but the app itself.
 
     .. versionadded:: 0.1
     """
@@ -98,9 +100,11 @@ def run_of(conn: Connection) -> AppRun:
 
     Raises:
         NoTaskGroupError: If nothing does.
+        TypeError: If *conn* is none.
     """
-    request = conn.get(REQUEST)
-    run: AppRun | None = (request and request.app_run()) or conn.get("state", {}).get(APP)
+    scope = scope_of(conn)
+    request = scope.get(REQUEST)
+    run: AppRun | None = (request and request.app_run()) or scope.get("state", {}).get(APP)
     if run is None or not run.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from quattro_core import SharedLimit, TaskGroup
+from quattro_core import SharedLimit
+from quattro_web._arguments import checked_limit
 from quattro_web._collection import Pumps
 from quattro_web._grace import ShutdownGrace
 from quattro_web._pumps import Pump, PumpFunction
@@ -29,15 +30,13 @@ class AppSettings:
         self.pumps: Pumps = pumps if isinstance(pumps, Pumps) else Pumps(pumps)
         self.grace: ShutdownGrace = ShutdownGrace() if shutdown_grace is None else shutdown_grace
         if not isinstance(self.grace, ShutdownGrace):
-            msg = f"shutdown_grace must be a ShutdownGrace, got {shutdown_grace!r}"
+            msg = f"shutdown_grace must be a ShutdownGrace or None, got {shutdown_grace!r}"
             raise TypeError(msg)
-        TaskGroup(concurrency_limit=app_concurrency_limit)  # what is wrong with it is said here
         if app_max_waiting is not None and app_concurrency_limit is None:
             msg = f"app_max_waiting={app_max_waiting!r} needs an app_concurrency_limit to wait for"
             raise ValueError(msg)
-        self._limit = app_concurrency_limit
-        self._max_waiting = app_max_waiting
-        self.limit()
+        self._limit = checked_limit("app_concurrency_limit", app_concurrency_limit)
+        self._max_waiting = checked_limit("app_max_waiting", app_max_waiting, least=0)
 
     def limit(self) -> SharedLimit | None:
         """Return the limit for one run."""

@@ -37,8 +37,8 @@ class Pumps:
     """
 
     def __init__(self, pumps: Iterable[Pump | PumpFunction] = ()) -> None:
-        if callable(pumps) or isinstance(pumps, Pump):
-            msg = f"pumps is a list of async functions, got {pumps!r}: write pumps=[...]"
+        if isinstance(pumps, Pump) or not isinstance(pumps, Iterable):
+            msg = f"pumps must be a list of async functions, got {pumps!r}: write pumps=[...]"
             raise TypeError(msg)
         self._own: list[Pump] = []
         self._included: list[Pumps] = []

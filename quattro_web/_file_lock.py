@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock as _Lock
 from filelock import Timeout
 
-from quattro_web._interrupt import checked_seconds
+from quattro_web._arguments import checked_text, required_seconds
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
 
 
@@ -47,7 +47,8 @@ class FileLock(OnceLock):
         allowance: Seconds that the clean-up of the pump may take after a loss.
 
     Raises:
-        ValueError: If one of the times is not a positive number.
+        TypeError: If *path* is no path, *app* no string, or one of the times no number.
+        ValueError: If one of the times is not positive and finite.
 
     .. versionadded:: 0.1
     """
@@ -64,9 +65,9 @@ class FileLock(OnceLock):
         allowance: float = 1.0,
     ) -> None:
         self.path: Path | None = None if path is None else Path(path)
-        self.app: str = app
-        self.poll: float = checked_seconds("poll", poll) or 0
-        self.allowance: float = checked_seconds("allowance", allowance) or 0
+        self.app: str = checked_text("app", app)
+        self.poll: float = required_seconds("poll", poll)
+        self.allowance: float = required_seconds("allowance", allowance)
         self.heartbeat: float = min(self.poll, 0.5)
         self.settle: float = 2 * self.heartbeat + self.allowance
 

@@ -26,6 +26,7 @@ class ShutdownGrace:
             process is ended as it is, with status 1. None means that it may take for ever.
 
     Raises:
+        TypeError: If one of them is not a number.
         ValueError: If one of them is negative or not finite.
 
     .. versionadded:: 0.1

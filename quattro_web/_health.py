@@ -146,7 +146,11 @@ _STATES = {
 
 def _runs_of(app: Any) -> Iterator[AppRun]:
     loop = current_loop()
-    for run in _RUNS.get(app, ()):
+    try:
+        runs = _RUNS.get(app, ())
+    except TypeError:  # None, or whatever else never was an app
+        return
+    for run in runs:
         # In a thread, whatever runs will do.
         if run.is_alive and (loop is None or run.loop in (None, loop)):
             yield run

@@ -60,9 +60,9 @@ def install(
     Raises:
         RuntimeError: If it was called before for this app, or if the app has begun to serve.
         TypeError: If *app* is another ASGI app, for which there is `TaskGroupMiddleware`; if a pump
-            is not a function or takes other arguments; if a limit is no int.
-        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, if
-            two pumps have the same name, or if *deadline* is not a positive number.
+            is not a function or takes other arguments; if another argument is of a wrong type.
+        ValueError: If a limit is below 1, or there is none to wait for; if two pumps have the same
+            name or lock; if *deadline* is not positive and finite; if *deadline_header* is no name.
 
     .. versionadded:: 0.1
     """

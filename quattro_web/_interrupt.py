@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from quattro_web._arguments import checked_seconds
 from quattro_web._ended import EndedRequest, check_loop
 from quattro_web._exchange import Exchange
 from quattro_web._reason import CancelReason
 from quattro_web._request_group import request_of
-from quattro_web._scope import REQUEST, Connection
+from quattro_web._scope import REQUEST, Connection, scope_of
 from quattro_web._watch import Watch
 
 
@@ -23,11 +23,14 @@ def cancel_on_disconnect(conn: Connection, on: bool = True) -> None:  # noqa: FB
     response is complete. Requests that are answered within 50 ms are never watched.
 
     Args:
-        conn: The request or the WebSocket.
+        conn: The request, the WebSocket, or the ASGI scope.
         on: Whether to cancel it.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        RuntimeError: If the request has ended, in a thread, or under another event loop than
+            asyncio's.
+        TypeError: If *conn* is none of these.
 
     .. versionadded:: 0.1
     """
@@ -43,11 +46,14 @@ def set_deadline(conn: Connection, seconds: float | None) -> None:
     `DeadlineExceededError`. A response that has begun is cut. The log names what was still running.
 
     Args:
-        conn: The request or the WebSocket.
+        conn: The request, the WebSocket, or the ASGI scope.
         seconds: A positive number of seconds. None means that there is no deadline.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        RuntimeError: If the request has ended, in a thread, or under another event loop than
+            asyncio's.
+        TypeError: If *conn* is none of these, or *seconds* not a number.
         ValueError: If *seconds* is not positive and finite.
 
     .. versionadded:: 0.1
@@ -69,10 +75,13 @@ def uninterrupted(conn: Connection) -> Iterator[None]:
     as the failure of a child, are not held up.
 
     Args:
-        conn: The request or the WebSocket.
+        conn: The request, the WebSocket, or the ASGI scope.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
+        RuntimeError: If the request has ended, in a thread, or under another event loop than
+            asyncio's.
+        TypeError: If *conn* is none of these.
 
     .. versionadded:: 0.1
     """
@@ -88,22 +97,17 @@ def cancel_reason(conn: Connection) -> CancelReason | None:
     """Return why the task group of this request has cancelled it; None if it has not.
 
     Args:
-        conn: The request or the WebSocket.
+        conn: The request, the WebSocket, or the ASGI scope.
+
+    Raises:
+        TypeError: If *conn* is none of these.
 
     .. versionadded:: 0.1
     """
-    request: Exchange | EndedRequest | None = conn.get(REQUEST)
+    request: Exchange | EndedRequest | None = scope_of(conn).get(REQUEST)
     while isinstance(request, Exchange) and request.reason is None:
         request = request.outer  # a sub-app is cancelled with its app
     return None if request is None else request.reason
-
-
-def checked_seconds(name: str, seconds: float | None) -> float | None:
-    """Return a duration that was given as argument *name*, if it is one."""
-    if seconds is not None and not (0 < seconds < math.inf):
-        msg = f"{name} must be a positive number of seconds or None, got {seconds!r}"
-        raise ValueError(msg)
-    return seconds
 
 
 def _watch(conn: Connection) -> Watch:

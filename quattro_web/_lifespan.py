@@ -60,7 +60,10 @@ def task_group_lifespan(
             grace of its own for them.
 
     Raises:
-        TypeError: If a pump is not a function, or takes other arguments.
+        TypeError: If a pump is not a function, or takes other arguments; if another argument is of
+            a wrong type.
+        ValueError: If two pumps have the same name or lock; if a limit is below 1, or there is none
+            to wait for.
 
     .. versionadded:: 0.1
     """

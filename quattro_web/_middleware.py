@@ -9,15 +9,15 @@ from contextlib import suppress
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quattro_core import SharedLimit, TaskGroup
+from quattro_core import SharedLimit
 from quattro_web import _failures
 from quattro_web._app_run import AppRun
 from quattro_web._app_settings import AppSettings
+from quattro_web._arguments import checked_header, checked_limit, checked_seconds
 from quattro_web._ended import EndedRequest
 from quattro_web._exchange import Exchange
 from quattro_web._grace import ShutdownGrace
 from quattro_web._health import register
-from quattro_web._interrupt import checked_seconds
 from quattro_web._lifespan import serve_lifespan
 from quattro_web._patience import Patience
 from quattro_web._pumps import Pump, PumpFunction
@@ -61,9 +61,10 @@ class TaskGroupMiddleware:
             of `ShutdownGrace`.
 
     Raises:
-        TypeError: If a pump is not a function or takes other arguments, or if a limit is no int.
-        ValueError: If a limit is below 1, if there is a *max_waiting* without a *total_limit*, or
-            if *deadline* is not a positive number.
+        TypeError: If a pump is not a function or takes other arguments; if another argument is of
+            a wrong type.
+        ValueError: If a limit is below 1, or there is none to wait for; if two pumps have the same
+            name or lock; if *deadline* is not positive and finite; if *deadline_header* is no name.
 
     .. versionadded:: 0.1
     """
@@ -83,7 +84,9 @@ class TaskGroupMiddleware:
         app_max_waiting: int | None = None,
         shutdown_grace: ShutdownGrace | None = None,
     ) -> None:
-        TaskGroup(concurrency_limit=concurrency_limit)  # a bad limit is an error now
+        checked_limit("concurrency_limit", concurrency_limit)  # a bad one is an error now
+        checked_limit("total_limit", total_limit)
+        checked_limit("max_waiting", max_waiting, least=0)
         if max_waiting is not None and total_limit is None:
             msg = f"max_waiting={max_waiting!r} needs a total_limit to wait for"
             raise ValueError(msg)
@@ -99,7 +102,7 @@ class TaskGroupMiddleware:
         self._requests = self._settings.requests
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadline = checked_seconds("deadline", deadline)
-        self._deadline_header = deadline_header.lower().encode() if deadline_header else None
+        self._deadline_header = checked_header("deadline_header", deadline_header)
         self._patience = Patience(self._requests)
         self._has_deadline = bool(deadline or deadline_header)
         self._ended = EndedRequest(self._settings)

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 from quattro_core import RestartPolicy
-from quattro_web._interrupt import checked_seconds
+from quattro_web._arguments import checked_seconds, checked_text
 from quattro_web._once import OnceLock
 
 PumpFunction = Callable[..., Awaitable[Any]]
@@ -55,7 +55,7 @@ class Pump:
     Raises:
         TypeError: If *function* is not a function or takes other arguments; if another argument is
             of a wrong type.
-        ValueError: If a policy has another name, or if *ready_timeout* is not positive.
+        ValueError: If a policy has another name, or if *ready_timeout* is not positive and finite.
 
     .. versionadded:: 0.1
     """
@@ -85,7 +85,7 @@ class Pump:
         once: OnceLock | None = None,
     ) -> None:
         self.function: PumpFunction = _checked_function(function)
-        self.name: str = name or _name(function)
+        self.name: str = checked_text("name", name or _name(function))
         self.takes: frozenset[str]
         self._takes_state, self.takes = _parameters(function, self.name)
         self.on_failure: OnFailure = _one_of(
@@ -159,6 +159,11 @@ def _checked_function(function: PumpFunction) -> PumpFunction:
     if not callable(function):
         msg = f"a pump is an async function, got {function!r}"
         raise TypeError(msg)
+    if inspect.isasyncgenfunction(function):
+        msg = (
+            f"pump {_name(function)} is an async generator: nothing awaits it, leave out the yield"
+        )
+        raise TypeError(msg)
     if _blocks(function):
         msg = (
             f"pump {_name(function)} is a def function, which would block the event loop: make it "
@@ -186,7 +191,7 @@ def _checked_restart(restart: RestartPolicy | None) -> RestartPolicy:
     if restart is None:
         return RestartPolicy()
     if not isinstance(restart, RestartPolicy):
-        msg = f"restart must be a RestartPolicy, got {restart!r}"
+        msg = f"restart must be a RestartPolicy or None, got {restart!r}"
         raise TypeError(msg)
     return restart
 

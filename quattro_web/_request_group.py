@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import cast
 
 from quattro_core import TaskGroup
+from quattro_web._arguments import checked_limit
 from quattro_web._ended import COMPLETE, EndedRequest, check_loop
 from quattro_web._errors import NoTaskGroupError
 from quattro_web._exchange import Exchange
-from quattro_web._scope import REQUEST, Connection
+from quattro_web._scope import REQUEST, Connection, not_a_connection
 
 
 def request_task_group(conn: Connection) -> TaskGroup:
@@ -25,6 +26,7 @@ def request_task_group(conn: Connection) -> TaskGroup:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
         RuntimeError: If the response is complete, as it is in Starlette's BackgroundTasks; in a
             thread, such as that of a ``def`` endpoint; or under another event loop than asyncio's.
+        TypeError: If *conn* is none of these, but an app.
 
     .. versionadded:: 0.1
     """
@@ -46,18 +48,18 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
     group; for the whole app there is ``install(app, concurrency_limit=...)``, which it replaces.
 
     Args:
-        conn: The request or the WebSocket.
+        conn: The request, the WebSocket, or the ASGI scope.
         limit: At least 1. None means no limit.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the group of this request is there already.
-        TypeError: If *limit* is not an int.
+        RuntimeError: If the group of this request is there already, or has ended.
+        TypeError: If *limit* is not an int, or *conn* none of these.
         ValueError: If *limit* is below 1.
 
     .. versionadded:: 0.1
     """
-    TaskGroup(concurrency_limit=limit)  # what is wrong with it is said here
+    checked_limit("limit", limit)
     request = request_of(conn)
     if request.group is not None or isinstance(request, EndedRequest):
         msg = "the group of this request is there already: set its limit before it is asked for"
@@ -76,3 +78,5 @@ def request_of(conn: Connection) -> Exchange | EndedRequest:
             "or wrap the ASGI app in quattro_web.TaskGroupMiddleware"
         )
         raise NoTaskGroupError(msg) from None
+    except TypeError:
+        raise not_a_connection(conn) from None

@@ -11,6 +11,24 @@ APP = "quattro_web.app"
 Connection = Mapping[str, Any]
 
 
+def not_a_connection(conn: object) -> TypeError:
+    """Return the error for what is no connection, such as an app."""
+    msg = f"conn must be a request, a WebSocket or the ASGI scope of one, got {conn!r}"
+    return TypeError(msg)
+
+
+def scope_of(conn: Connection) -> Connection:
+    """Return the ASGI scope of a connection.
+
+    Raises:
+        TypeError: If it is none. An app of FastAPI has a method ``get``, but no scope.
+    """
+    scope: Connection = getattr(conn, "scope", conn)
+    if scope.__class__ is not dict and not isinstance(scope, Mapping):
+        raise not_a_connection(conn)
+    return scope
+
+
 def describe(conn: Connection) -> str:
     """Return how logs name a request."""
     return f"{conn.get('method', 'WebSocket')} {conn.get('path', '')}"

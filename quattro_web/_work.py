@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Callable, Coroutine
 from contextvars import Context
@@ -132,7 +133,11 @@ class HandedOver:
 
     async def _guard(self, work: Work[T], origin: str) -> T | None:
         try:
-            return await (work if asyncio.iscoroutine(work) else work())
+            awaitable = work if asyncio.iscoroutine(work) else work()
+            if not inspect.isawaitable(awaitable):
+                msg = f"{work!r} was expected to return a coroutine, got {awaitable!r}"
+                raise TypeError(msg)
+            return await awaitable
         except asyncio.CancelledError as exc:
             if not is_cancelled():
                 self._failed(

@@ -8,6 +8,7 @@ from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
 from quattro_web import _app_group, _interrupt, _request_group, _shutdown
+from quattro_web._arguments import checked_limit, checked_seconds
 
 try:
     from fastapi import Depends
@@ -105,11 +106,12 @@ def Deadline(seconds: float | None) -> Any:  # noqa: N802  # named as FastAPI's 
         seconds: A positive number of seconds. None means that there is no deadline.
 
     Raises:
+        TypeError: If *seconds* is not a number.
         ValueError: If *seconds* is not positive and finite.
 
     .. versionadded:: 0.1
     """
-    _interrupt.checked_seconds("seconds", seconds)
+    checked_seconds("seconds", seconds)
 
     async def set_deadline(conn: HTTPConnection) -> None:
         _interrupt.set_deadline(conn, seconds)
@@ -158,7 +160,7 @@ def ConcurrencyLimit(limit: int | None) -> Any:  # noqa: N802
 
     .. versionadded:: 0.1
     """
-    TaskGroup(concurrency_limit=limit)  # what is wrong with it is said here
+    checked_limit("limit", limit)
 
     async def set_concurrency_limit(conn: HTTPConnection) -> None:
         _request_group.set_concurrency_limit(conn, limit)

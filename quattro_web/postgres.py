@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from quattro_web._interrupt import checked_seconds
+from quattro_web._arguments import checked_text, required_seconds
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
 from quattro_web._postgres_session import Session, session_class
 
@@ -43,9 +43,9 @@ class PostgresLock(OnceLock):
 
     Raises:
         ModuleNotFoundError: If neither of the drivers is installed.
-        TypeError: If *dsn* is no string.
+        TypeError: If *dsn* or *app* is no string, or one of the times no number.
         ValueError: If *dsn* is nothing that the driver can connect to, if the driver has another
-            name, or if one of the times is not positive.
+            name, or if one of the times is not positive and finite.
 
     .. versionadded:: 0.1
     """
@@ -64,11 +64,11 @@ class PostgresLock(OnceLock):
         self._session = session_class(driver)
         self._session.check(dsn)
         self._dsn = dsn
-        self.app: str = app
-        self.poll: float = checked_seconds("poll", poll) or 0
-        self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or 0
-        self.timeout: float = checked_seconds("timeout", timeout) or 0
-        self.allowance: float = checked_seconds("allowance", allowance) or 0
+        self.app: str = checked_text("app", app)
+        self.poll: float = required_seconds("poll", poll)
+        self.heartbeat: float = required_seconds("heartbeat", heartbeat)
+        self.timeout: float = required_seconds("timeout", timeout)
+        self.allowance: float = required_seconds("allowance", allowance)
         # A lost connection is told by the first proof that fails: nothing is asked twice.
         self.valid_for: float = self.heartbeat + self.timeout
         self.settle: float = self.valid_for + self.allowance

@@ -6,7 +6,7 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
-from quattro_web._interrupt import checked_seconds
+from quattro_web._arguments import checked_seconds, checked_text, required_seconds
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
 
 try:
@@ -45,9 +45,9 @@ class RedisLock(OnceLock):
         allowance: Seconds that the clean-up of the pump may take.
 
     Raises:
-        TypeError: If *redis* is neither.
-        ValueError: If *redis* is no URL of Redis, if one of the times is not positive, or if *ttl*
-            has no room for the others.
+        TypeError: If *redis* is neither, *app* no string, or one of the times no number.
+        ValueError: If *redis* is no URL of Redis, if one of the times is not positive and finite,
+            or if *ttl* has no room for the others.
 
     .. versionadded:: 0.1
     """
@@ -64,12 +64,12 @@ class RedisLock(OnceLock):
         allowance: float = 1.0,
     ) -> None:
         self._redis = _checked(redis)
-        self.app: str = app
-        self.ttl: float = checked_seconds("ttl", ttl) or 0
-        self.poll: float = checked_seconds("poll", poll) or 0
+        self.app: str = checked_text("app", app)
+        self.ttl: float = required_seconds("ttl", ttl)
+        self.poll: float = required_seconds("poll", poll)
         self.heartbeat: float = checked_seconds("heartbeat", heartbeat) or self.ttl / 5
-        self.timeout: float = checked_seconds("timeout", timeout) or 0
-        self.allowance: float = checked_seconds("allowance", allowance) or 0
+        self.timeout: float = required_seconds("timeout", timeout)
+        self.allowance: float = required_seconds("allowance", allowance)
         self.valid_for: float = self.ttl - self.allowance
         self.settle: float = self.heartbeat + self.timeout + self.allowance
         if self.valid_for < self.heartbeat + self.timeout:

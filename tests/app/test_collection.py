@@ -79,7 +79,7 @@ def test_collection_serves_several_runs() -> None:
 @pytest.mark.parametrize("pump", [forever, Pump(forever)])
 def test_single_pump_is_no_collection(pump: object) -> None:
     """A2: A pump instead of a list of pumps is an error that tells what to write."""
-    with pytest.raises(TypeError, match=r"pumps is a list .* write pumps=\[\.\.\.\]"):
+    with pytest.raises(TypeError, match=r"pumps must be a list .* write pumps=\[\.\.\.\]"):
         Pumps(pump)  # type: ignore[arg-type]
 
 

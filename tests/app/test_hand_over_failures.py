@@ -54,6 +54,16 @@ def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.
     assert len(errors) == 1
 
 
+@pytest.mark.parametrize("function", [dict, lambda: 3])
+def test_function_that_returns_no_coroutine(function: Any, errors: list[logging.LogRecord]) -> None:
+    """A5: Work whose function returns something else has failed with what it has returned."""
+    serve(lambda group: group.create_task(function))
+    [record] = errors
+    assert record.exc_info is not None
+    message = f"{function!r} was expected to return a coroutine, got {function()!r}"
+    assert str(record.exc_info[1]) == message
+
+
 def test_failed_work_that_something_cancelled(errors: list[logging.LogRecord]) -> None:
     """A5: Work that ends since a task it awaited was cancelled is logged: it was not done."""
 

@@ -35,7 +35,7 @@ def test_bad_ready_timeout(seconds: float) -> None:
 
 def test_restart_that_is_no_policy() -> None:
     """A3: A number instead of a RestartPolicy is an error that names the argument."""
-    with pytest.raises(TypeError, match="restart must be a RestartPolicy, got 5"):
+    with pytest.raises(TypeError, match="restart must be a RestartPolicy or None, got 5"):
         Pump(forever, restart=5)  # type: ignore[arg-type]
 
 

@@ -47,7 +47,7 @@ def test_grace_of_a_wrong_type(value: object) -> None:
 
 def test_grace_of_a_number() -> None:
     """A6: A number instead of a ShutdownGrace is an error that names the argument."""
-    with pytest.raises(TypeError, match="shutdown_grace must be a ShutdownGrace, got 10"):
+    with pytest.raises(TypeError, match="shutdown_grace must be a ShutdownGrace or None, got 10"):
         Scene(10)  # type: ignore[arg-type]
 
 

@@ -66,7 +66,7 @@ def test_limit_is_set_before_the_group_is_there() -> None:
     """C6: A limit that comes too late, or is none, is an error that says so."""
 
     async def endpoint(request: Request) -> Response:
-        with pytest.raises(ValueError, match="concurrency_limit must be at least 1, got 0"):
+        with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
             set_concurrency_limit(request, 0)
         request_task_group(request)
         with pytest.raises(RuntimeError, match="before it is asked for"):
@@ -122,5 +122,5 @@ def test_bad_limits_are_errors_of_install() -> None:
     """C6: What is wrong with a limit is said by install()."""
     with pytest.raises(ValueError, match="max_waiting=3 needs a total_limit"):
         install(Starlette(), max_waiting=3)
-    with pytest.raises(ValueError, match="total must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="total_limit must be at least 1, got 0"):
         install(Starlette(), total_limit=0)
