@@ -39,6 +39,12 @@ class AppClient(Requests):
             what a server makes of it, such as a 500.
         pumps: Whether the pumps start, or the names of those that do. `run_pump` runs the others.
 
+    Attributes:
+        headers: The headers of every request, which may be changed.
+
+    Raises:
+        TypeError: If *pumps* is a single name.
+
     .. versionadded:: 0.1
     """
 

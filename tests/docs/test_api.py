@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from importlib import import_module
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,16 @@ MODULES = {
     "redis": "quattro_web.redis",
     "testing": "quattro_web.testing",
 }
+PUBLIC = {name for module in MODULES.values() for name in import_module(module).__all__}
+
 # The names that a page documents: what autodoc reads, and what is written by hand.
 DOCUMENTED = re.compile(
     r"^\.\. (?:auto(?:class|function|exception|data|module)|py:class):: ([\w.]+)", re.MULTILINE
+)
+
+# A class, and what autodoc is told of its members.
+CLASSES = re.compile(
+    r"^\.\. auto(?:class|exception):: ([\w.]+)(?:\(\))?\n((?:   :.*\n)*)", re.MULTILINE
 )
 
 
@@ -30,6 +38,37 @@ def test_every_public_name_is_documented_once(page: str, module: str) -> None:
     public = [f"{module}.{name}" for name in import_module(module).__all__]
     assert sorted(names) == public
     assert max(Counter(names).values()) == 1
+
+
+@pytest.mark.parametrize(("page", "module"), MODULES.items())
+def test_every_public_member_is_documented(page: str, module: str) -> None:
+    """What a public class has with a ``versionadded`` is in the reference, inherited or not."""
+    text = (REFERENCE / f"{page}.md").read_text(encoding="utf-8")
+    missing = [
+        f"{name}.{member}"
+        for name, options in CLASSES.findall(text)
+        for owner, member in members_of(getattr(import_module(module), name.rpartition(".")[2]))
+        if not is_shown(member, options, is_own=name.endswith(f".{owner}"))
+    ]
+    assert missing == []
+
+
+def members_of(cls: type[Any]) -> list[tuple[str, str]]:
+    """Return each member that its author has made public, with the class that it is of."""
+    return [
+        (owner.__name__, name)
+        for owner in cls.__mro__
+        if owner is cls or owner.__name__ not in PUBLIC  # which has an entry of its own
+        for name, value in vars(owner).items()
+        if not name.startswith("_") and "versionadded" in (getattr(value, "__doc__", None) or "")
+    ]
+
+
+def is_shown(member: str, options: str, *, is_own: bool) -> bool:
+    listed = re.search(r":members: (.+)", options)
+    if listed is not None:
+        return member in listed[1].split(", ")
+    return ":members:" in options and (is_own or ":inherited-members:" in options)
 
 
 def test_reference_is_in_one_place() -> None:
