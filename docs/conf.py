@@ -1,6 +1,7 @@
 """How the documentation is built: `make docs`."""
 
 import builtins
+import re
 from importlib.metadata import version as version_of
 from pathlib import Path
 
@@ -26,9 +27,12 @@ nitpicky = True
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
+# By their names in starlette.types, and not spelt out.
+autodoc_type_aliases = {name: name for name in ("ASGIApp", "Message", "Receive", "Scope", "Send")}
 python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes are a list, as parameters are
 
 html_theme = "furo"
 pygments_dark_style = "github-dark"  # that of furo underlines what is imported
@@ -81,6 +85,15 @@ def resolve_elsewhere(
     return content if is_word and not is_ours else None
 
 
+def shorten_names(app: Sphinx, doctree: nodes.document) -> None:
+    """Show the types of attributes as signatures do: without the module, which is private."""
+    del app
+    for text in list(doctree.findall(nodes.Text)):
+        short = re.sub(r"\bquattro_(?:core|web)(?:\.\w+)*\._\w+\.(?=[A-Z])", "", text)
+        if short != text:
+            text.parent.replace(text, nodes.Text(short))
+
+
 def drop_aliases(app: Sphinx, doctree: nodes.document) -> None:
     """Leave out what an ``Annotated`` is an alias of: the framework's business, and no reader's."""
     del app
@@ -103,3 +116,4 @@ def setup(app: Sphinx) -> None:
     app.connect("doctree-read", draw_inline)
     app.connect("missing-reference", resolve_elsewhere)
     app.connect("doctree-read", drop_aliases)
+    app.connect("doctree-read", shorten_names)

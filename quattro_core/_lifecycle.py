@@ -72,7 +72,7 @@ class Lifecycle(Children):
 
     @property
     def tasks(self) -> tuple[asyncio.Task[Any], ...]:
-        """The children that run now: foreground, then background, each in no particular order.
+        """The children that run now, the foreground ones first, else in no particular order.
 
         Those that wait for their turn, in a group with a `concurrency_limit`, are not among them.
 
