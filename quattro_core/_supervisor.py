@@ -6,9 +6,10 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Literal
 
+from quattro_core._progress import Progress
 from quattro_core._restart import RestartPolicy, Restarts, checked_restart
 from quattro_core._supervised import SupervisorState, TaskReturnedError, TaskStatus
 from quattro_core._supervised_function import (
@@ -73,13 +74,8 @@ class Supervisor:
         self._on_return = checked_policy("on_return", on_return, ("stop", "restart", "ok"))
         self._recent = Restarts(self.name, checked_restart(restart))
         self._logger = logger or logging.getLogger("quattro_core")
-        self._state = SupervisorState.WAITING
-        self._since = datetime.now(UTC)
+        self._progress = Progress(self.name)
         self._restarts = 0
-        self._last_error: Exception | None = None
-        self._changed = asyncio.Event()
-        self._has_started = False
-        self._raised: BaseException | None = None
 
     @property
     def state(self) -> SupervisorState:
@@ -87,7 +83,7 @@ class Supervisor:
 
         .. versionadded:: 0.1
         """
-        return self._state
+        return self._progress.state
 
     @property
     def since(self) -> datetime:
@@ -95,7 +91,7 @@ class Supervisor:
 
         .. versionadded:: 0.1
         """
-        return self._since
+        return self._progress.since
 
     @property
     def restarts(self) -> int:
@@ -111,7 +107,7 @@ class Supervisor:
 
         .. versionadded:: 0.1
         """
-        return self._last_error
+        return self._progress.last_error
 
     async def run(self) -> None:
         """Run the function, again and again if its policy says so, in the current task.
@@ -129,17 +125,17 @@ class Supervisor:
 
         .. versionadded:: 0.1
         """
-        if self._state is not SupervisorState.WAITING:
+        if self.state is not SupervisorState.WAITING:
             msg = f"{self.name} was run before: a Supervisor runs once"
             raise RuntimeError(msg)
         try:
             while not await self._attempt():
                 pass
         except asyncio.CancelledError as exc:
-            self._end(SupervisorState.CANCELLED, exc)
+            self._progress.end(SupervisorState.CANCELLED, exc)
             raise
         except BaseException as exc:
-            self._end(SupervisorState.FAILED, exc)
+            self._progress.end(SupervisorState.FAILED, exc)
             raise
         finally:
             self._recent.clear()
@@ -159,22 +155,7 @@ class Supervisor:
 
         .. versionadded:: 0.1
         """
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
-            what = "called task_status.started()"
-            if self._state is SupervisorState.WAITING:
-                what = "been run: nobody has called run()"
-            msg = f"{self.name} has not {what} within {timeout:g} s"
-            if self._last_error is not None:
-                msg += f"; its last error was {self._last_error!r}"
-            raise TimeoutError(msg) from self._last_error
-        if not self._has_started and self._raised is not None:
-            if isinstance(self._raised, asyncio.CancelledError):
-                msg = f"{self.name} was cancelled before it has started"
-                raise RuntimeError(msg)
-            raise self._raised
+        await self._progress.wait_started(timeout)
 
     # One run of the function
 
@@ -184,7 +165,7 @@ class Supervisor:
         cancelled = task.cancelling()
         self._recent.begin(asyncio.get_running_loop().time())
         error: Exception | None = None
-        self._set(SupervisorState.STARTING)
+        self._progress.set(SupervisorState.STARTING)
         try:
             await self._call()
         except KeyboardInterrupt:
@@ -192,7 +173,7 @@ class Supervisor:
         except BaseException as exc:  # its policy says what becomes of it
             if task.cancelling() > cancelled or is_closed(exc, task):
                 raise  # as it is: the answer to its cancellation
-            error = self._last_error = as_error(exc, self.name)
+            error = self._progress.last_error = as_error(exc, self.name)
         if task.cancelling() > cancelled:
             raise asyncio.CancelledError  # it was swallowed
         try:
@@ -202,9 +183,9 @@ class Supervisor:
 
     async def _call(self) -> None:
         if self._takes_status:
-            awaitable = self._function(task_status=TaskStatus(self._ready))
+            awaitable = self._function(task_status=TaskStatus(self._progress.ready))
         else:
-            self._ready()
+            self._progress.ready()
             awaitable = self._function()
         if not inspect.isawaitable(awaitable):
             msg = f"{self.name} is not an async function: it returned {awaitable!r}"
@@ -220,13 +201,13 @@ class Supervisor:
             raise error or TaskReturnedError(f"{self.name} has returned, but is to run for ever")
         if error is not None:
             self._logger.error("%s failed, and is let go", self.name, exc_info=error)
-        self._end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED, None)
+        self._progress.end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED)
         return True
 
     async def _back_off(self, error: Exception | None) -> None:
         counted = error or TaskReturnedError(f"{self.name} has returned")
         delay = self._recent.count(asyncio.get_running_loop().time(), counted)
-        self._set(SupervisorState.BACKING_OFF)
+        self._progress.set(SupervisorState.BACKING_OFF)
         self._logger.warning(
             "%s %s, and is started again in %.2f s (restart %d)",
             self.name,
@@ -237,20 +218,3 @@ class Supervisor:
         )
         await asyncio.sleep(delay)
         self._restarts += 1
-
-    # Its state
-
-    def _ready(self) -> None:
-        self._set(SupervisorState.RUNNING)
-        self._has_started = True
-        self._changed.set()
-
-    def _end(self, state: SupervisorState, exc: BaseException | None) -> None:
-        self._set(state)
-        if not self._has_started:
-            self._raised = exc
-        self._changed.set()
-
-    def _set(self, state: SupervisorState) -> None:
-        self._state = state
-        self._since = datetime.now(UTC)
