@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from functools import partial
+from types import FunctionType
 from typing import Any, cast
 
 
@@ -13,7 +14,7 @@ def takes_status(function: Callable[..., object], name: str) -> bool:
     """Return whether a function has the parameter ``task_status``.
 
     Raises:
-        TypeError: If it is not a function, yields, or needs other arguments.
+        TypeError: If it is not a function, yields, blocks, or needs other arguments.
     """
     if inspect.iscoroutine(function):
         function.close()
@@ -24,6 +25,13 @@ def takes_status(function: Callable[..., object], name: str) -> bool:
         raise TypeError(msg)
     if inspect.isasyncgenfunction(function):
         msg = f"{name} is an async generator: nothing awaits it, leave out the yield"
+        raise TypeError(msg)
+    if _blocks(function):
+        msg = (
+            f"{name} is a def function, which would block the event loop: make it async def, with "
+            "asyncio.to_thread(...) for what blocks; or, if it returns an awaitable, say so in its "
+            "annotation"
+        )
         raise TypeError(msg)
     try:
         parameters = inspect.signature(function).parameters.values()
@@ -84,3 +92,16 @@ def checked_policy(name: str, value: Any, choices: tuple[str, ...]) -> Any:
         msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
         raise ValueError(msg)
     return value
+
+
+def _blocks(function: object) -> bool:
+    """Tell whether a function does its work by being called, so that nothing could be awaited."""
+    while isinstance(function, partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
+    return (
+        isinstance(function, FunctionType)
+        and function.__name__ != "<lambda>"
+        and not inspect.iscoroutinefunction(function)
+        and function.__annotations__.get("return") in (None, "None")
+    )

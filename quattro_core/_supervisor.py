@@ -50,8 +50,9 @@ class Supervisor:
         logger: Where restarts, and ignored errors, are logged; by default ``quattro_core``.
 
     Raises:
-        TypeError: If *function* is not a function, yields, or needs other arguments; if *restart*
-            is no `RestartPolicy`.
+        TypeError: If *function* is not a function, yields, is a ``def`` function that is not
+            annotated to return an awaitable, or needs other arguments; if *restart* is no
+            `RestartPolicy`.
         ValueError: If a policy has another name.
 
     .. versionadded:: 0.1

@@ -6,10 +6,9 @@ import inspect
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from types import FunctionType
 from typing import Any, Literal
 
-from quattro_core import RestartPolicy
+from quattro_core import RestartPolicy, Supervisor
 from quattro_web._arguments import checked_seconds, checked_text
 from quattro_web._once import OnceLock
 
@@ -88,17 +87,23 @@ class Pump:
         self.name: str = checked_text("name", name or _name(function))
         self.takes: frozenset[str]
         self._takes_state, self.takes = _parameters(function, self.name)
-        self.on_failure: OnFailure = _one_of(
-            "on_failure", on_failure, ("stop", "restart", "ignore")
-        )
-        self.on_return: OnReturn = _one_of("on_return", on_return, ("stop", "restart", "ok"))
-        self.restart: RestartPolicy = _checked_restart(restart)
+        self.on_failure: OnFailure = on_failure
+        self.on_return: OnReturn = on_return
+        self.restart: RestartPolicy | None = restart
         self.ready_timeout: float | None = checked_seconds("ready_timeout", ready_timeout)
         self.once: OnceLock | None = _checked_once(once)
         self.needs_name: bool = name is not None or once is not None
         if "lease" in self.takes and once is None:
             msg = f"pump {self.name} takes a lease, which only a pump with once=... has"
             raise TypeError(msg)
+        # What can't be supervised is an error now, not when the app starts. Each run has its own.
+        Supervisor(
+            partial(self.bound(None), **dict.fromkeys(self.takes - {"task_status"})),
+            name=f"pump {self.name}",
+            on_failure=on_failure,
+            on_return=on_return,
+            restart=restart,
+        )
 
     @property
     def declares_ready(self) -> bool:
@@ -159,41 +164,7 @@ def _checked_function(function: PumpFunction) -> PumpFunction:
     if not callable(function):
         msg = f"a pump is an async function, got {function!r}"
         raise TypeError(msg)
-    if inspect.isasyncgenfunction(function):
-        msg = (
-            f"pump {_name(function)} is an async generator: nothing awaits it, leave out the yield"
-        )
-        raise TypeError(msg)
-    if _blocks(function):
-        msg = (
-            f"pump {_name(function)} is a def function, which would block the event loop: make it "
-            "async def, with asyncio.to_thread(...) for what blocks; or, if it returns an "
-            "awaitable, say so in its annotation"
-        )
-        raise TypeError(msg)
     return function
-
-
-def _blocks(function: object) -> bool:
-    """Tell whether a function does its work by being called, so that nothing could be awaited."""
-    while isinstance(function, partial):
-        function = function.func
-    function = inspect.unwrap(function) if callable(function) else function
-    return (
-        isinstance(function, FunctionType)
-        and function.__name__ != "<lambda>"
-        and not inspect.iscoroutinefunction(function)
-        and function.__annotations__.get("return") in (None, "None")
-    )
-
-
-def _checked_restart(restart: RestartPolicy | None) -> RestartPolicy:
-    if restart is None:
-        return RestartPolicy()
-    if not isinstance(restart, RestartPolicy):
-        msg = f"restart must be a RestartPolicy or None, got {restart!r}"
-        raise TypeError(msg)
-    return restart
 
 
 def _checked_once(once: OnceLock | None) -> OnceLock | None:
@@ -220,13 +191,6 @@ def _parameters(function: Callable[..., Any], name: str) -> tuple[bool, frozense
         )
         raise TypeError(msg)
     return bool(required), handles
-
-
-def _one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
-    if value not in choices:
-        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
-        raise ValueError(msg)
-    return value
 
 
 def name_of(function: object) -> str | None:

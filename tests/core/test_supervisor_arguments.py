@@ -1,6 +1,8 @@
 """What a supervisor is given, and what is an error at once."""
 
 import asyncio
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -29,6 +31,29 @@ def test_function_that_yields() -> None:
 
     with pytest.raises(TypeError, match=r"pump is an async generator: .*leave out the yield"):
         Supervisor(pump)
+
+
+def blocks() -> None: ...
+
+
+@pytest.mark.parametrize("function", [blocks, partial(blocks)])
+def test_function_that_blocks(function: Any) -> None:
+    """A3: A def function is refused at once: it would block the event loop when it is called."""
+    with pytest.raises(TypeError, match=r"blocks is a def function.*asyncio\.to_thread"):
+        Supervisor(function)
+
+
+def test_def_function_that_returns_an_awaitable() -> None:
+    """A3: What returns an awaitable, and says so, can be supervised."""
+
+    def later() -> Awaitable[None]:
+        return asyncio.sleep(0)
+
+    async def main() -> None:
+        for function in (later, lambda: asyncio.sleep(0)):
+            await Supervisor(function, on_return="ok").run()
+
+    asyncio.run(main())
 
 
 def test_waiting_for_what_nobody_runs() -> None:
