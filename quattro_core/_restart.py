@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from quattro_core._supervised import RestartLimitError
@@ -72,17 +72,25 @@ class RestartPolicy:
         return uniform(0, min(self.ceiling, self.base * 2.0 ** min(failures, 64)))
 
 
-def checked_restart(restart: RestartPolicy | None) -> RestartPolicy:
+def checked_restart(restart: RestartPolicy | None, *, on: Collection[str]) -> RestartPolicy:
     """Return a policy that was given as argument *restart*, if it is one; None means the default.
+
+    Args:
+        restart: The policy.
+        on: What is to happen on a failure, and on a return.
 
     Raises:
         TypeError: If it is none.
+        ValueError: If it says how often to do what is never done.
     """
     if restart is None:
         return RestartPolicy()
     if not isinstance(restart, RestartPolicy):
         msg = f"restart must be a RestartPolicy or None, got {restart!r}"
         raise TypeError(msg)
+    if "restart" not in on:
+        msg = f'restart={restart!r} needs on_failure="restart" or on_return="restart"'
+        raise ValueError(msg)
     return restart
 
 

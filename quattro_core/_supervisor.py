@@ -46,14 +46,16 @@ class Supervisor:
         on_return: What a return means. By default it is an error, ``"stop"``: a function that is to
             run for ever and has returned does its work no more than one that has failed.
             ``"restart"`` starts it again, ``"ok"`` returns.
-        restart: How often, and after which time, it is started again.
+        restart: How often, and after which time, it is started again, where ``"restart"`` is the
+            policy. None means the defaults of `RestartPolicy`.
         logger: Where restarts, and ignored errors, are logged; by default ``quattro_core``.
 
     Raises:
         TypeError: If *function* is not a function, yields, is a ``def`` function that is not
             annotated to return an awaitable, or needs other arguments; if *restart* is no
             `RestartPolicy`.
-        ValueError: If a policy has another name.
+        ValueError: If a policy has another name, or if *restart* is given where none of them is
+            ``"restart"``.
 
     .. versionadded:: 0.1
     """
@@ -73,7 +75,8 @@ class Supervisor:
         self._takes_status = takes_status(function, self.name)
         self._on_failure = checked_policy("on_failure", on_failure, ("stop", "restart", "ignore"))
         self._on_return = checked_policy("on_return", on_return, ("stop", "restart", "ok"))
-        self._recent = Restarts(self.name, checked_restart(restart))
+        policy = checked_restart(restart, on=(on_failure, on_return))
+        self._recent = Restarts(self.name, policy)
         self._logger = logger or logging.getLogger("quattro_core")
         self._progress = Progress(self.name)
         self._restarts = 0

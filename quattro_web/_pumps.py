@@ -45,7 +45,8 @@ class Pump:
             again by the policy of *restart*, ``"ignore"`` leaves it at an error in the log.
         on_return: What its return means: ``"stop"``, as a pump that ends early is as dead as one
             that has failed; ``"restart"``; or ``"ok"``, for what is to be done once at the start.
-        restart: How often, and after which time, it is started again.
+        restart: How often, and after which time, it is started again, where ``"restart"`` is the
+            policy. None means the defaults of `quattro_core.RestartPolicy`.
         ready_timeout: How many seconds the start-up waits for ``task_status.started()`` before it
             fails. None means for ever.
         once: A lock that lets it run in one process of many: `quattro_web.FileLock`, or one of
@@ -54,7 +55,8 @@ class Pump:
     Raises:
         TypeError: If *function* is not a function or takes other arguments; if another argument is
             of a wrong type.
-        ValueError: If a policy has another name, or if *ready_timeout* is not positive and finite.
+        ValueError: If a policy has another name; if *restart* is given where none of them is
+            ``"restart"``; if *ready_timeout* is not positive and finite.
 
     .. versionadded:: 0.1
     """

@@ -39,6 +39,15 @@ def test_restart_that_is_no_policy() -> None:
         Pump(forever, restart=5)  # type: ignore[arg-type]
 
 
+def test_restart_that_is_never_used() -> None:
+    """A3: A RestartPolicy of a pump that is never restarted is an error that names the way out."""
+    needs = r'restart=RestartPolicy\(.*\) needs on_failure="restart" or on_return="restart"'
+    for options in ({}, {"on_failure": "ignore", "on_return": "ok"}):
+        with pytest.raises(ValueError, match=needs):
+            Pump(forever, restart=RestartPolicy(), **options)  # type: ignore[arg-type]
+    assert Pump(forever, on_return="restart", restart=RestartPolicy()).on_failure == "stop"
+
+
 @pytest.mark.parametrize("once", [True, "lock", object])
 def test_once_that_is_no_lock(once: object) -> None:
     """A7: Something else than a lock is an error that names the argument and a lock."""

@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-from quattro_core import SharedLimit, Supervisor
+from quattro_core import RestartPolicy, SharedLimit, Supervisor
+
+NEVER_USED = (
+    r"restart=RestartPolicy\(base=0\.25, .*\) "
+    'needs on_failure="restart" or on_return="restart"'
+)
 
 
 async def forever() -> None:
@@ -21,6 +26,19 @@ def test_restart_that_is_no_policy(restart: Any) -> None:
         TypeError, match=f"restart must be a RestartPolicy or None, got {restart!r}"
     ):
         Supervisor(forever, on_failure="restart", restart=restart)
+
+
+@pytest.mark.parametrize("options", [{}, {"on_failure": "ignore", "on_return": "ok"}])
+def test_restart_that_is_never_used(options: Any) -> None:
+    """A3: A RestartPolicy of what is never restarted is an error that names the way out."""
+    with pytest.raises(ValueError, match=NEVER_USED):
+        Supervisor(forever, restart=RestartPolicy(base=0.25), **options)
+
+
+@pytest.mark.parametrize("when", ["on_failure", "on_return"])
+def test_restart_that_is_used(when: str) -> None:
+    """A3: A RestartPolicy is for failures, for returns, or for both."""
+    Supervisor(forever, restart=RestartPolicy(), **{when: "restart"})  # type: ignore[arg-type]
 
 
 def test_function_that_yields() -> None:
