@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -36,37 +37,43 @@ class _ComposedLifespan(Protocol[AppT_contra]):
 
 
 def task_group_lifespan(
-    *pumps: Pump | PumpFunction,
     lifespan: Lifespan[AppT_contra] | None = None,
+    *,
+    pumps: Iterable[Pump | PumpFunction] = (),
     app_concurrency_limit: int | None = None,
     app_max_waiting: int | None = None,
     shutdown_grace: ShutdownGrace | None = None,
 ) -> _ComposedLifespan[AppT_contra]:
     """Return a lifespan that runs the app group inside of *lifespan*.
 
+    ::
+
+        app = Starlette(lifespan=task_group_lifespan(lifespan, pumps=[poll]))
+
     For those who put the lifespan together themselves; `install` does the same for the whole app.
     The resources of *lifespan* are there before the first pump starts, and are torn down after the
     last one has ended. What it yields is passed on.
 
     Args:
-        *pumps: Async functions, or `Pump` where one of its options is asked for. Each runs as a
-            background task of the app group until the app shuts down. One that fails is logged
-            with its traceback, and the server is asked to shut down gracefully; the others, and
-            the requests that are being served, go on until it does.
-        lifespan: The app's own lifespan.
+        lifespan: The app's own lifespan. None means that it has none.
+        pumps: As with `install`: async functions, `Pump` objects, or a `Pumps` collection. Each
+            runs as a background task of the app group until the app shuts down. One that fails is
+            logged with its traceback, and the server is asked to shut down gracefully; the others,
+            and the requests that are being served, go on until it does.
         app_concurrency_limit: As with `install`.
         app_max_waiting: As with `install`.
         shutdown_grace: As with `install`. Requests are ended by `TaskGroupMiddleware`, which has a
             grace of its own for them.
 
     Raises:
-        TypeError: If a pump is not a function, or takes other arguments; if another argument is of
-            a wrong type.
+        TypeError: If *lifespan* is none, such as a pump; if a pump is not a function, or takes
+            other arguments; if another argument is of a wrong type.
         ValueError: If two pumps have the same name or lock; if a limit is below 1, or there is none
             to wait for.
 
     .. versionadded:: 0.1
     """
+    _check_lifespan(lifespan)
     settings = AppSettings(
         pumps=pumps,
         app_concurrency_limit=app_concurrency_limit,
@@ -91,6 +98,18 @@ def task_group_lifespan(
         run.pumping.raise_untold()
 
     return composed
+
+
+def _check_lifespan(lifespan: object) -> None:
+    """Raise TypeError for what is no lifespan, before the app starts."""
+    if inspect.isasyncgenfunction(lifespan):
+        way_out = "decorate it with @contextlib.asynccontextmanager"
+    elif lifespan is None or (callable(lifespan) and not inspect.iscoroutinefunction(lifespan)):
+        return
+    else:
+        way_out = "a pump goes into pumps=[...]"
+    msg = f"lifespan must return an async context manager, got {lifespan!r}: {way_out}"
+    raise TypeError(msg)
 
 
 async def serve_lifespan(

@@ -187,7 +187,7 @@ def test_lifespan_put_together_by_hand() -> None:
     log: list[str] = []
     app = Starlette(
         routes=[Route("/", desk.endpoint)],
-        lifespan=task_group_lifespan(lifespan=lifespan_of(log)),
+        lifespan=task_group_lifespan(lifespan_of(log)),
     )
     serve(app, "/")
     assert desk.done == ["/"]

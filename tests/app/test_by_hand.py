@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from quattro_web import install, task_group_lifespan
+from quattro_web import Pump, Pumps, install, task_group_lifespan
 from tests.app.apps import lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
 from tests.support.lifespan import Life
@@ -29,7 +29,7 @@ def live(app: Any, log: list[str]) -> Life:
 def test_order() -> None:
     """A1: By hand, too, the resources are around the pumps."""
     log: list[str] = []
-    lifespan = task_group_lifespan(pump_of(log), lifespan=lifespan_of(log))
+    lifespan = task_group_lifespan(lifespan_of(log), pumps=[pump_of(log)])
     live(Starlette(lifespan=lifespan), log)
     assert log == [
         "resource opens",
@@ -44,8 +44,43 @@ def test_order() -> None:
 def test_without_a_lifespan_of_the_user() -> None:
     """A1: By hand, the user's own lifespan may be left out."""
     log: list[str] = []
-    live(FastAPI(lifespan=task_group_lifespan(pump_of(log))), log)
+    live(FastAPI(lifespan=task_group_lifespan(pumps=[pump_of(log)])), log)
     assert log == ["pump starts", "startup.complete", "pump ends", "shutdown.complete"]
+
+
+def test_collection_of_pumps() -> None:
+    """A2: By hand, as with install, a collection is taken, and may be filled until the start."""
+    log: list[str] = []
+    pumps = Pumps()
+    app = Starlette(lifespan=task_group_lifespan(pumps=pumps))
+    pumps.add(pump_of(log))
+    live(app, log)
+    assert log == ["pump starts", "startup.complete", "pump ends", "shutdown.complete"]
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+async def undecorated(app: Any) -> AsyncIterator[None]:
+    yield
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "way_out"),
+    [
+        (forever, r"pumps=\[\.\.\.\]"),
+        (Pump(forever), r"pumps=\[\.\.\.\]"),
+        ([forever], r"pumps=\[\.\.\.\]"),
+        (undecorated, "@contextlib.asynccontextmanager"),
+    ],
+)
+def test_what_is_no_lifespan(lifespan: Any, way_out: str) -> None:
+    """A1: A pump in the place of the lifespan is an error at once, that says where pumps go."""
+    with pytest.raises(
+        TypeError, match=f"lifespan must return an async context manager, .*: .*{way_out}"
+    ):
+        task_group_lifespan(lifespan)
 
 
 def test_lifespan_that_yields_nothing() -> None:
@@ -60,7 +95,7 @@ def test_lifespan_that_yields_nothing() -> None:
         log.append(dict(state))
         await asyncio.Event().wait()
 
-    live(Starlette(lifespan=task_group_lifespan(pump, lifespan=lifespan)), [])
+    live(Starlette(lifespan=task_group_lifespan(lifespan, pumps=[pump])), [])
     assert log == [{}]
 
 
@@ -72,7 +107,7 @@ def test_state_reaches_pumps_and_requests() -> None:
         log.append(state["colour"])
         await asyncio.Event().wait()
 
-    lifespan = task_group_lifespan(pump, lifespan=lifespan_of([], colour="red"))
+    lifespan = task_group_lifespan(lifespan_of([], colour="red"), pumps=[pump])
     assert live(Starlette(lifespan=lifespan), []).state["colour"] == "red"
     assert log == ["red"]
 
@@ -86,7 +121,7 @@ def test_the_app_is_given_to_the_lifespan() -> None:
         apps.append(app)
         yield
 
-    app = Starlette(lifespan=task_group_lifespan(lifespan=lifespan))
+    app = Starlette(lifespan=task_group_lifespan(lifespan))
     live(app, [])
     assert apps == [app]
 
@@ -100,7 +135,7 @@ def test_failing_start_up_starts_no_pump() -> None:
         raise ZeroDivisionError
         yield
 
-    app = Starlette(lifespan=task_group_lifespan(pump_of(log), lifespan=lifespan))
+    app = Starlette(lifespan=task_group_lifespan(lifespan, pumps=[pump_of(log)]))
 
     async def main() -> None:
         life = Life(app, log=log)
@@ -120,7 +155,7 @@ def test_failure_comes_out_after_the_resources_have_closed(number: int) -> None:
         await soon()
         raise ZeroDivisionError
 
-    lifespan = task_group_lifespan(*[broken] * number, lifespan=lifespan_of(log))
+    lifespan = task_group_lifespan(lifespan_of(log), pumps=[broken] * number)
     life = live(Starlette(lifespan=lifespan), log)
     expected = ZeroDivisionError if number == 1 else ExceptionGroup
     assert isinstance(life.error, expected)
@@ -132,7 +167,7 @@ def test_body_that_raises_ends_the_pumps() -> None:
     log: list[str] = []
 
     async def main() -> None:
-        lifespan = task_group_lifespan(pump_of(log), lifespan=lifespan_of(log))
+        lifespan = task_group_lifespan(lifespan_of(log), pumps=[pump_of(log)])
         with pytest.raises(ZeroDivisionError):
             async with lifespan(Starlette()):
                 await settle()
@@ -145,7 +180,7 @@ def test_body_that_raises_ends_the_pumps() -> None:
 def test_install_on_top() -> None:
     """A1: install on top of it adds its pumps inside: they end first, after its work."""
     log: list[str] = []
-    lifespan = task_group_lifespan(pump_of(log, "outer"), lifespan=lifespan_of(log))
+    lifespan = task_group_lifespan(lifespan_of(log), pumps=[pump_of(log, "outer")])
     app = Starlette(lifespan=lifespan)
     install(app, pumps=[pump_of(log, "inner")])
 

@@ -123,7 +123,7 @@ def test_other_ways_to_run() -> None:
     """A3: Health is there for a lifespan by hand, and for another ASGI app in the middleware."""
 
     async def main() -> None:
-        by_hand = Starlette(lifespan=task_group_lifespan(forever))
+        by_hand = Starlette(lifespan=task_group_lifespan(pumps=[forever]))
         plain = TaskGroupMiddleware(Starlette(), pumps=[forever])
         for app in (by_hand, plain):
             async with Life(app):

@@ -177,7 +177,7 @@ def test_bad_pump_is_told_at_once(install_by: Callable[..., Any] | str) -> None:
     """A2: A bad pump is an error where it is given, not when the app starts."""
     with pytest.raises(TypeError, match="a pump is an async function"):
         if callable(install_by):
-            install_by(5)
+            install_by(pumps=[5])
         else:
             install(Starlette(), pumps=[5])  # type: ignore[list-item]
 

@@ -37,7 +37,7 @@ def test_signal_while_the_app_starts(by_hand: bool, errors: list[logging.LogReco
         raise AssertionError  # pragma: no cover - it is not started
 
     if by_hand:
-        app = Starlette(lifespan=task_group_lifespan(pump, lifespan=lifespan, shutdown_grace=GRACE))
+        app = Starlette(lifespan=task_group_lifespan(lifespan, pumps=[pump], shutdown_grace=GRACE))
     else:
         app = Starlette(lifespan=lifespan)
         install(app, pumps=[pump], shutdown_grace=GRACE)

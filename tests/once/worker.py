@@ -37,7 +37,8 @@ async def beat(*, lease: Lease) -> None:
 
 
 async def main() -> None:
-    lifespan: Lifespan = task_group_lifespan(Pump(beat, name=sys.argv[3], once=make(sys.argv[1])))
+    pump = Pump(beat, name=sys.argv[3], once=make(sys.argv[1]))
+    lifespan: Lifespan = task_group_lifespan(pumps=[pump])
     async with lifespan(Starlette()):
         os.write(1, b"ready\n")
         await asyncio.get_running_loop().run_in_executor(None, wait_for_the_end)
