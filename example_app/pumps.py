@@ -11,8 +11,7 @@ import asyncio
 from example_app.probe import Result
 from example_app.settings import Settings
 from example_app.state import State, probe_and_report
-from quattro_core import TaskGroup, TaskStatus
-from quattro_web import FileLock, Pump, RestartPolicy, ShutdownEvent
+from quattro_web import FileLock, Pump, RestartPolicy, ShutdownEvent, TaskGroup, TaskStatus
 
 PROBES_AT_ONCE = 10
 FOLLOW_EVERY = 0.5

@@ -1,6 +1,14 @@
 """Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
 
-from quattro_core import RestartPolicy
+from quattro_core import (
+    MapResults,
+    RestartLimitError,
+    RestartPolicy,
+    TaskGroup,
+    TaskReturnedError,
+    TaskStatus,
+    TooManyWaitingError,
+)
 from quattro_web._app_group import AppGroup, app_task_group, shutdown_event
 from quattro_web._collection import Pumps
 from quattro_web._errors import (
@@ -39,6 +47,7 @@ __all__ = [
     "Lease",
     "LockClaim",
     "LockLostError",
+    "MapResults",
     "NoTaskGroupError",
     "OnceLock",
     "Pump",
@@ -46,11 +55,16 @@ __all__ = [
     "PumpHealth",
     "PumpState",
     "Pumps",
+    "RestartLimitError",
     "RestartPolicy",
     "ShutdownEvent",
     "ShutdownGrace",
     "ShuttingDownError",
+    "TaskGroup",
     "TaskGroupMiddleware",
+    "TaskReturnedError",
+    "TaskStatus",
+    "TooManyWaitingError",
     "app_health",
     "app_task_group",
     "cancel_on_disconnect",

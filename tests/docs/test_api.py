@@ -22,7 +22,8 @@ PUBLIC = {name for module in MODULES.values() for name in import_module(module).
 
 # The names that a page documents: what autodoc reads, and what is written by hand.
 DOCUMENTED = re.compile(
-    r"^\.\. (?:auto(?:class|function|exception|data|module)|py:class):: ([\w.]+)", re.MULTILINE
+    r"^\.\. (?:auto(?:class|function|exception|data|module)|py:(?:class|exception)):: ([\w.]+)",
+    re.MULTILINE,
 )
 
 # A class, and what autodoc is told of its members.

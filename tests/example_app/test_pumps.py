@@ -16,7 +16,7 @@ from example_app.settings import Settings
 from example_app.state import State
 from example_app.store import Store
 from example_app.targets import Target
-from quattro_core import TaskGroup
+from quattro_web import TaskGroup
 from tests.example_app.support import result
 
 pytestmark = pytest.mark.anyio

@@ -7,10 +7,11 @@ from typing import Any, assert_type
 
 from starlette.requests import HTTPConnection
 
-from quattro_core import MapResults, TaskGroup
 from quattro_web import (
     AppGroup,
+    MapResults,
     ShutdownEvent,
+    TaskGroup,
     app_task_group,
     request_task_group,
     shutdown_event,
