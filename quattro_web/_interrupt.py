@@ -14,7 +14,7 @@ from quattro_web._scope import REQUEST, Connection, scope_of
 from quattro_web._watch import Watch
 
 
-def cancel_on_disconnect(conn: Connection, on: bool = True) -> None:  # noqa: FBT001, FBT002
+def cancel_on_disconnect(conn: Connection, *, on: bool = True) -> None:
     """Cancel the handler of this request, and its children, when its client leaves.
 
     For one route, called at the begin of its handler or in a dependency; for the whole app there is

@@ -119,7 +119,7 @@ def Deadline(seconds: float | None) -> Any:  # noqa: N802  # named as FastAPI's 
     return Depends(set_deadline)
 
 
-def CancelOnDisconnect(on: bool = True) -> Any:  # noqa: FBT001, FBT002, N802
+def CancelOnDisconnect(*, on: bool = True) -> Any:  # noqa: N802
     """Return a dependency that has one route cancelled when its client leaves.
 
     ::
@@ -136,7 +136,7 @@ def CancelOnDisconnect(on: bool = True) -> Any:  # noqa: FBT001, FBT002, N802
     """
 
     async def cancel_on_disconnect(conn: HTTPConnection) -> None:
-        _interrupt.cancel_on_disconnect(conn, on)
+        _interrupt.cancel_on_disconnect(conn, on=on)
 
     return Depends(cancel_on_disconnect)
 

@@ -127,7 +127,7 @@ async def endless(key: str, tg: RequestTaskGroup) -> Response:
     return StreamingResponse(body())
 
 
-@app.get("/stay/{key}", dependencies=[CancelOnDisconnect(False)])
+@app.get("/stay/{key}", dependencies=[CancelOnDisconnect(on=False)])
 async def stay(key: str, tg: RequestTaskGroup) -> str:
     task = tg.create_task(wait(key))
     note(key, "handler began")

@@ -12,7 +12,7 @@ from quattro_web.fastapi import CancelOnDisconnect, Deadline, RequestTaskGroup
 from tests.servers.record import hang, note, wait
 
 router = APIRouter(prefix="/ws")
-UNWATCHED: list[Any] = [CancelOnDisconnect(False)]
+UNWATCHED: list[Any] = [CancelOnDisconnect(on=False)]
 
 
 @router.websocket("/fail/{key}")

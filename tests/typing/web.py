@@ -13,6 +13,7 @@ from quattro_web import (
     ShutdownEvent,
     TaskGroup,
     app_task_group,
+    cancel_on_disconnect,
     request_task_group,
     shutdown_event,
 )
@@ -38,7 +39,10 @@ async def apps(conn: HTTPConnection) -> None:
 
 
 async def handler(
-    tg: aliases.RequestTaskGroup, app_tg: aliases.AppTaskGroup, event: aliases.ShutdownEvent
+    tg: aliases.RequestTaskGroup,
+    app_tg: aliases.AppTaskGroup,
+    event: aliases.ShutdownEvent,
+    conn: HTTPConnection,
 ) -> None:
     """The parameters of a FastAPI handler are what they are an alias of."""
     assert_type(tg, TaskGroup)
@@ -50,6 +54,10 @@ async def handler(
     assert_type(app_tg.create_task(text()), asyncio.Task[str | None])
     assert_type(event, ShutdownEvent)
     dependency: Any = aliases.Deadline(30)
+    aliases.CancelOnDisconnect(on=False)
+    aliases.CancelOnDisconnect(False)  # type: ignore[call-arg]
+    cancel_on_disconnect(conn, on=False)
+    cancel_on_disconnect(conn, False)  # type: ignore[call-arg]
     aliases.Deadline("30")  # type: ignore[arg-type]
     aliases.ConcurrencyLimit(1.5)  # type: ignore[arg-type]
     del dependency

@@ -86,7 +86,7 @@ def test_one_route_asks_for_itself(on: bool) -> None:
     log: list[str] = []
 
     async def endpoint(request: Request) -> Response:
-        cancel_on_disconnect(request, on)
+        cancel_on_disconnect(request, on=on)
         await asyncio.sleep(2)
         log.append("done")
         return Response()
