@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from starlette.requests import HTTPConnection
 
@@ -11,7 +11,7 @@ from quattro_web import _app_group, _interrupt, _request_group, _shutdown
 from quattro_web._arguments import checked_limit, checked_seconds
 
 try:
-    from fastapi import Depends
+    from fastapi import Depends, params
 except ModuleNotFoundError as _exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
     raise ModuleNotFoundError(msg, name=_exc.name) from _exc
@@ -92,7 +92,7 @@ ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(get_shutdown_event)]
 """
 
 
-def Deadline(seconds: float | None) -> Any:  # noqa: N802  # named as FastAPI's Depends
+def Deadline(seconds: float | None) -> params.Depends:  # noqa: N802  # named as FastAPI's Depends
     """Return a dependency that gives one route a deadline.
 
     ::
@@ -116,10 +116,10 @@ def Deadline(seconds: float | None) -> Any:  # noqa: N802  # named as FastAPI's 
     async def set_deadline(conn: HTTPConnection) -> None:
         _interrupt.set_deadline(conn, seconds)
 
-    return Depends(set_deadline)
+    return params.Depends(set_deadline)
 
 
-def CancelOnDisconnect(*, on: bool = True) -> Any:  # noqa: N802
+def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802
     """Return a dependency that has one route cancelled when its client leaves.
 
     ::
@@ -138,10 +138,10 @@ def CancelOnDisconnect(*, on: bool = True) -> Any:  # noqa: N802
     async def cancel_on_disconnect(conn: HTTPConnection) -> None:
         _interrupt.cancel_on_disconnect(conn, on=on)
 
-    return Depends(cancel_on_disconnect)
+    return params.Depends(cancel_on_disconnect)
 
 
-def ConcurrencyLimit(limit: int | None) -> Any:  # noqa: N802
+def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802
     """Return a dependency that limits how many children of a request run at once, on one route.
 
     ::
@@ -165,4 +165,4 @@ def ConcurrencyLimit(limit: int | None) -> Any:  # noqa: N802
     async def set_concurrency_limit(conn: HTTPConnection) -> None:
         _request_group.set_concurrency_limit(conn, limit)
 
-    return Depends(set_concurrency_limit)
+    return params.Depends(set_concurrency_limit)

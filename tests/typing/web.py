@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, assert_type
+from typing import assert_type
 
+from fastapi import APIRouter, FastAPI, params
 from starlette.requests import HTTPConnection
 
 from quattro_web import (
@@ -53,11 +54,13 @@ async def handler(
     assert_type(app_tg, AppGroup)
     assert_type(app_tg.create_task(text()), asyncio.Task[str | None])
     assert_type(event, ShutdownEvent)
-    dependency: Any = aliases.Deadline(30)
-    aliases.CancelOnDisconnect(on=False)
+    assert_type(aliases.Deadline(30), params.Depends)
+    assert_type(aliases.CancelOnDisconnect(on=False), params.Depends)
+    assert_type(aliases.ConcurrencyLimit(3), params.Depends)
+    FastAPI(dependencies=[aliases.Deadline(30)])
+    APIRouter(dependencies=[aliases.CancelOnDisconnect(), aliases.ConcurrencyLimit(3)])
     aliases.CancelOnDisconnect(False)  # type: ignore[call-arg]
     cancel_on_disconnect(conn, on=False)
     cancel_on_disconnect(conn, False)  # type: ignore[call-arg]
     aliases.Deadline("30")  # type: ignore[arg-type]
     aliases.ConcurrencyLimit(1.5)  # type: ignore[arg-type]
-    del dependency
