@@ -22,8 +22,25 @@ def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Rou
     The first answers 200 as long as the event loop answers at all. The second answers 200 if
     `app_health` says that the app is ready, else 503: for one that starts, whose pump is down,
     that shuts down, or whose lifespan is not run. In a sub-app they tell of the app around it.
-    Both name the pumps and their states, as JSON; errors are left to the log, as they may tell
-    what is nobody's business.
+    Both tell why, as JSON; errors are left to the log, as they may tell what is nobody's business::
+
+        {
+          "ready": false,
+          "running": true,
+          "shutting_down": false,
+          "pumps": {
+            "poll": {
+              "state": "backing off",
+              "up": false,
+              "since": "2026-01-31T12:00:00.123456+00:00",
+              "restarts": 2,
+              "holder": null
+            }
+          }
+        }
+
+    ``up`` and the others are as in `PumpHealth`; *state* is the value of its `PumpState`. Where the
+    lifespan is not run, ``ready`` and ``running`` are false, and the rest is missing.
 
     Args:
         livez: The path of the first, for a liveness probe.
@@ -71,6 +88,7 @@ def _report(health: AppHealth | None, status: int) -> Response:
             "pumps": {
                 pump.name: {
                     "state": pump.state,
+                    "up": pump.is_up,
                     "since": pump.since.isoformat(),
                     "restarts": pump.restarts,
                     "holder": pump.holder,

@@ -1,6 +1,8 @@
 """What an orchestrator is told."""
 
 import asyncio
+import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -32,7 +34,8 @@ async def ask(app: Any, life: Life) -> tuple[int, int]:
 
 
 def test_healthy_app() -> None:
-    """A3: An app whose pumps run lives and is ready; the answer names them and is not cached."""
+    """A3: An app whose pumps run lives and is ready; the answer tells of them and is not
+    cached."""
     app = FastAPI()
     app.router.routes.extend(health_routes())
     install(app, pumps=[Pump(forever, name="the feed")])
@@ -41,7 +44,16 @@ def test_healthy_app() -> None:
         async with Life(app) as life:
             answer = await life.get("/readyz")
             assert answer.status == 200
-            assert b'"the feed":{"state":"running","since":"2' in answer.body
+            report = json.loads(answer.body)
+            since = report["pumps"]["the feed"].pop("since")
+            assert datetime.fromisoformat(since).tzinfo == UTC
+            pump = {"state": "running", "up": True, "restarts": 0, "holder": None}
+            assert report == {
+                "ready": True,
+                "running": True,
+                "shutting_down": False,
+                "pumps": {"the feed": pump},
+            }
             assert answer.headers["cache-control"] == "no-store"
             assert (await life.get("/openapi.json")).body.count(b"readyz") == 0
 
@@ -69,7 +81,10 @@ def test_pump_that_is_down_is_not_ready() -> None:
             assert await ask(app, life) == (200, 200)
             await settle()
             assert await ask(app, life) == (200, 503)
-            assert b"ZeroDivisionError" not in (await life.get("/readyz")).body
+            body = (await life.get("/readyz")).body
+            [pump] = json.loads(body)["pumps"].values()
+            assert (pump["state"], pump["up"]) == ("backing off", False)
+            assert b"ZeroDivisionError" not in body
             await asyncio.sleep(31)
             assert await ask(app, life) == (200, 200)
 
