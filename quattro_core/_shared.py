@@ -68,8 +68,8 @@ class SharedLimit:
 
     # What the slots of groups call.
 
-    def check_room(self) -> None:
-        """Raise TooManyWaitingError if nobody may wait any more. For groups."""
+    def _check_room(self) -> None:
+        """Raise TooManyWaitingError if nobody may wait any more."""
         if self.max_waiting is not None and self._waiting >= self.max_waiting:
             msg = (
                 f"{self.running} children are running and {self._waiting} are waiting, which is "
@@ -77,24 +77,24 @@ class SharedLimit:
             )
             raise TooManyWaitingError(msg)
 
-    def take(self) -> bool:
-        """Take a slot; tells whether there was one. For groups."""
+    def _take(self) -> bool:
+        """Take a slot; tells whether there was one."""
         if self._free:
             self._free -= 1
             return True
         return False
 
-    def give_back(self) -> None:
-        """Give a slot back that was not used. For groups."""
+    def _give_back(self) -> None:
+        """Give a slot back that was not used."""
         self._free += 1
 
-    def wait(self, task: WaitingTask[Any]) -> None:
-        """Let a child wait, behind those that wait already. For groups."""
+    def _wait(self, task: WaitingTask[Any]) -> None:
+        """Let a child wait, behind those that wait already."""
         self._queue.append(task)
         self._waiting += 1
 
-    def hand_on(self, task: asyncio.Task[Any]) -> None:
-        """Start the child whose turn it is, since *task* has ended. For groups."""
+    def _hand_on(self, task: asyncio.Task[Any]) -> None:
+        """Start the child whose turn it is, since *task* has ended."""
         if isinstance(task, WaitingTask) and not task.has_started:
             self._waiting -= 1  # it was cancelled while it waited
             if len(self._queue) > 2 * self._waiting + 16:

@@ -27,7 +27,7 @@ class Slots:
 
     def take(self) -> bool:
         """Take a slot, of both kinds; tells whether there was one."""
-        if self._free and (self._shared is None or self._shared.take()):
+        if self._free and (self._shared is None or self._shared._take()):
             self._free -= 1
             return True
         return False
@@ -36,18 +36,18 @@ class Slots:
         """Give a slot back that was taken for a child that could not be made."""
         self._free += 1
         if self._shared is not None:
-            self._shared.give_back()
+            self._shared._give_back()
 
     def check_room(self) -> None:
         """Raise TooManyWaitingError if the waiting room of the shared limit is full."""
         if self._free and self._shared is not None:
-            self._shared.check_room()
+            self._shared._check_room()
 
     def wait(self, task: WaitingTask[Any]) -> bool:
         """Let a child wait; tells whether it has a slot of the group and waits for a shared one."""
         if self._free and self._shared is not None:
             self._free -= 1
-            self._shared.wait(task)
+            self._shared._wait(task)
             return True
         self._waiting.append(task)
         return False
@@ -58,15 +58,15 @@ class Slots:
         That child runs now, or waits for a shared slot from now on.
         """
         if self._shared is not None:
-            self._shared.hand_on(task)
+            self._shared._hand_on(task)
         while self._waiting:
             successor = self._waiting.popleft()
             if successor.done():  # it was cancelled while it waited
                 continue
-            if self._shared is None or self._shared.take():
+            if self._shared is None or self._shared._take():
                 successor.start()
             else:
-                self._shared.wait(successor)
+                self._shared._wait(successor)
             return successor
         self._free += 1
         return None

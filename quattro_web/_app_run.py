@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from quattro_core import TaskGroup
 from quattro_web._app_settings import AppSettings
+from quattro_web._collection import closed
 from quattro_web._drain import Drain
 from quattro_web._exchange import Exchange
 from quattro_web._harness import HARNESS
@@ -88,7 +89,7 @@ class AppRun:
                 msg = "pumps need asyncio: this app runs on another event loop"
                 raise RuntimeError(msg)
             return  # under trio, an app that asks for no group never knows
-        pumps = self._settings.pumps.close()
+        pumps = closed(self._settings.pumps)
         if pumps and self.shutdown.has_begun:
             logger.info("the server was asked to stop while the app starts: no pump is started")
             pumps = ()

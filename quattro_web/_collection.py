@@ -76,17 +76,10 @@ class Pumps:
             raise TypeError(msg)
         self._check_open(pumps)
         check_names((*self, *pumps))
-        if self is pumps or pumps.includes(self):
+        if self is pumps or pumps._includes(self):
             msg = f"{pumps!r} can't be included in itself"
             raise ValueError(msg)
         self._included.append(pumps)
-
-    def includes(self, pumps: Pumps) -> bool:
-        """Return whether another collection is included in this one, directly or not.
-
-        .. versionadded:: 0.1
-        """
-        return any(own is pumps or own.includes(pumps) for own in self._included)
 
     @overload
     def pump(self, function: FunctionT, /) -> FunctionT: ...
@@ -133,21 +126,27 @@ class Pumps:
     def __repr__(self) -> str:
         return f"<Pumps {', '.join(pump.name for pump in self)}>"
 
-    def close(self) -> tuple[Pump, ...]:
-        """Take no more, and return what there is; an app calls it when it starts.
+    def _includes(self, pumps: Pumps) -> bool:
+        """Return whether another collection is included in this one, directly or not."""
+        return any(own is pumps or own._includes(pumps) for own in self._included)
 
-        Raises:
-            ValueError: If two pumps of included collections have the same name.
-
-        .. versionadded:: 0.1
-        """
-        check_names(self)
+    def _close(self) -> None:
         self._is_closed = True
         for pumps in self._included:
-            pumps.close()
-        return tuple(self)
+            pumps._close()
 
     def _check_open(self, added: object) -> None:
         if self._is_closed:
             msg = f"{added!r} comes too late, the app has started: import its module before"
             raise RuntimeError(msg)
+
+
+def closed(pumps: Pumps) -> tuple[Pump, ...]:
+    """Return what a collection has; from now on it takes no more, as the app starts.
+
+    Raises:
+        ValueError: If two pumps of included collections have the same name.
+    """
+    check_names(pumps)
+    pumps._close()
+    return tuple(pumps)

@@ -109,8 +109,21 @@ def test_two_pumps_of_one_name() -> None:
     later = Pumps()
     one.include(later)
     later.add(Pump(forever, name="feed"))
-    with pytest.raises(ValueError, match="two pumps are named 'feed'"):
-        one.close()
+    app = Starlette()
+    install(app, pumps=one)
+    life = Life(app)
+
+    async def main() -> None:
+        assert await life.start() == "startup.failed"
+        await life.stop()
+
+    run(main())
+    assert "two pumps are named 'feed'" in str(life.error)
+
+
+def test_what_a_collection_offers() -> None:
+    """A2: What only an app calls does not look as if it were for users."""
+    assert {name for name in dir(Pumps) if not name.startswith("_")} == {"add", "include", "pump"}
 
 
 def test_functions_of_one_name_get_numbers() -> None:

@@ -187,3 +187,9 @@ def test_repr_tells_the_numbers() -> None:
             assert repr(limit) == "<SharedLimit 1 of 1 running, 1 waiting>"
 
     run(main())
+
+
+def test_what_a_shared_limit_offers() -> None:
+    """C6: What only groups call does not look as if it were for users."""
+    offered = {name for name in dir(SharedLimit) if not name.startswith("_")}
+    assert offered == {"max_waiting", "running", "total", "waiting"}
