@@ -10,7 +10,7 @@ from quattro_web._arguments import checked_seconds, checked_text, required_secon
 from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
 
 try:
-    from redis.asyncio import ConnectionPool, Redis, RedisCluster
+    from redis.asyncio import ConnectionPool, Redis
     from redis.asyncio.lock import Lock
     from redis.exceptions import LockError
 except ModuleNotFoundError as _exc:
@@ -36,7 +36,8 @@ class RedisLock(OnceLock):
     share one, and have pumps of one name, must tell each other apart by *app*.
 
     Args:
-        redis: Where Redis is, as a URL, or a `redis.asyncio.Redis` of yours, which stays open.
+        redis: Where Redis is, as a URL, or a ``redis.asyncio.Redis`` of yours, which stays open.
+            A client that blocks, or one of a cluster (``RedisCluster``), is refused.
         app: What tells this app from others that use the database.
         ttl: Seconds until the key expires if it is not renewed.
         poll: After how many seconds those that wait try again.
@@ -80,7 +81,7 @@ class RedisLock(OnceLock):
             raise ValueError(msg)
 
     def claim(self, name: str) -> LockClaim:
-        # In a cluster, all keys that begin with the same {...} are on one node.
+        # Behind the proxy of a cluster, all keys that begin with the same {...} are on one node.
         return _Claim(
             self._redis, f"quattro_web:pump:{{{quote(self.app, safe='')}:{name}}}", self.ttl
         )
@@ -143,8 +144,11 @@ class _Claim(LockClaim):
 
 
 def _checked(redis: str | Redis) -> str | Redis:
-    if not isinstance(redis, str | Redis | RedisCluster):
-        msg = f"redis must be a URL, or a redis.asyncio.Redis, got {redis!r}"
+    if not isinstance(redis, str | Redis):
+        msg = (
+            f"redis must be a URL or a redis.asyncio.Redis, got {redis!r}: "
+            'give it the URL of one server, such as "redis://host:6379/0"'
+        )
         raise TypeError(msg)
     if isinstance(redis, str):
         try:

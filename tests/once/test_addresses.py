@@ -2,10 +2,13 @@
 
 import asyncio
 import functools
+import re
 import uuid
 from typing import Any
 
 import pytest
+import redis
+import redis.asyncio
 
 from quattro_web import FileLock, OnceLock, Pump, Pumps
 from quattro_web.postgres import PostgresLock
@@ -102,6 +105,18 @@ def test_url_that_is_none(url: str) -> None:
     with pytest.raises(ValueError, match="redis is no URL of Redis") as caught:
         RedisLock(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "client",
+    [redis.Redis(host="cache"), redis.asyncio.RedisCluster(host="cache"), b"redis://cache"],
+)
+def test_client_that_holds_no_lock(client: Any) -> None:
+    """A7: A client that blocks, or is one of a cluster, is an error that says what is taken."""
+    message = f"redis must be a URL or a redis.asyncio.Redis, got {client!r}: give it the URL of"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        RedisLock(client)
+    assert RedisLock(redis.asyncio.Redis(host="cache")).app == ""
 
 
 @pytest.mark.parametrize("lock", [PostgresLock, RedisLock])
