@@ -95,7 +95,7 @@ class AppRun:
             pumps = ()
         self.pumping.prepare(pumps, state)
         opened = asyncio.Event()
-        self._supervisor = asyncio.create_task(self._supervise(opened), name="quattro_web")
+        self._supervisor = asyncio.create_task(self._supervise(opened), name="quattro_web app")
         if self._harness is not None:
             self._harness.runs.append(self)
         try:

@@ -68,7 +68,9 @@ class SignalListener:
         worker = hypercorn_worker()
         if worker is not None:
             worker.hold_out()
-            poll = threading.Thread(target=self._poll, args=(worker,), daemon=True)
+            poll = threading.Thread(
+                target=self._poll, args=(worker,), name="quattro_web signals", daemon=True
+            )
             poll.start()
         self.has_server = worker is not None or server_handler(signal.SIGTERM) is not None
         for number in SIGNALS:
