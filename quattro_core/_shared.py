@@ -35,6 +35,10 @@ class SharedLimit:
             `TaskGroup.create_task`. None means no limit. Those that wait for the
             `concurrency_limit` of their own group don't count.
 
+    Attributes:
+        total: How many may run at once.
+        max_waiting: How many may wait; None means no limit.
+
     Raises:
         TypeError: If *total* or *max_waiting* is not an int.
         ValueError: If *total* is below 1, or *max_waiting* is below 0.
@@ -55,12 +59,18 @@ class SharedLimit:
 
     @property
     def running(self) -> int:
-        """How many children have a slot."""
+        """How many children have a slot.
+
+        .. versionadded:: 0.1
+        """
         return self.total - self._free
 
     @property
     def waiting(self) -> int:
-        """How many children wait for one."""
+        """How many children wait for one.
+
+        .. versionadded:: 0.1
+        """
         return self._waiting
 
     def __repr__(self) -> str:

@@ -50,6 +50,9 @@ class Supervisor:
             policy. None means the defaults of `RestartPolicy`.
         logger: Where restarts, and ignored errors, are logged; by default ``quattro_core``.
 
+    Attributes:
+        name: The name of the function, as it was given or as it is.
+
     Raises:
         TypeError: If *function* is not a function, yields, is a ``def`` function that is not
             annotated to return an awaitable, or needs other arguments; if *restart* is no

@@ -43,6 +43,9 @@ class AppBusyError(TooManyWaitingError, HTTPException):
     It goes to the app's exception handlers: one for this class, for `TooManyWaitingError`, for
     status 503 or for `starlette.exceptions.HTTPException`.
 
+    Attributes:
+        reason: What runs and what waits, for the log: clients are not told.
+
     .. versionadded:: 0.1
     """
 

@@ -63,7 +63,7 @@ class PumpHealth:
     is_up: bool
     since: datetime
     restarts: int = 0
-    last_error: BaseException | None = None
+    last_error: Exception | None = None
     holder: str | None = None
     token: int | None = None
 

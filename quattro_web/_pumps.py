@@ -52,6 +52,15 @@ class Pump:
         once: A lock that lets it run in one process of many: `quattro_web.FileLock`, or one of
             `quattro_web.postgres` and `quattro_web.redis`. None means that it runs in each.
 
+    Attributes:
+        function: As it was given, like those that follow.
+        name: Its name.
+        on_failure: What an error means.
+        on_return: What its return means.
+        restart: How it is restarted; None where nothing was said.
+        ready_timeout: How many seconds the start-up waits for it; None means for ever.
+        once: Its lock, if it has one.
+
     Raises:
         TypeError: If *function* is not a function or takes other arguments; if another argument is
             of a wrong type.

@@ -33,7 +33,8 @@ class PostgresLock(OnceLock):
     lock: connect to the server itself.
 
     Args:
-        dsn: Where the database is, as a URL.
+        dsn: Where the database is, as a URL. What it leaves out the driver takes from its
+            environment, ``PGHOST`` and the like; of an empty one, that is all.
         app: What tells this app from others that use the database.
         driver: ``"asyncpg"`` or ``"psycopg"`` (3). None means the one that is installed.
         poll: After how many seconds those that wait try again.

@@ -11,6 +11,7 @@ from starlette.requests import HTTPConnection
 from quattro_web import (
     AppGroup,
     MapResults,
+    PumpHealth,
     ShutdownEvent,
     TaskGroup,
     app_task_group,
@@ -37,6 +38,10 @@ async def apps(conn: HTTPConnection) -> None:
     assert_type(shutdown_event(conn), ShutdownEvent)
     app_task_group(conn).create_task(length)  # type: ignore[arg-type]
     app_task_group(conn).create_task(1)  # type: ignore[arg-type]
+
+
+def health(pump: PumpHealth) -> None:
+    assert_type(pump.last_error, Exception | None)
 
 
 async def handler(
