@@ -12,6 +12,11 @@ from quattro_web._grace import ShutdownGrace
 class ShutdownEvent:
     """Tells whether the server is shutting down, from the moment of its signal on.
 
+    It annotates what a pump takes as ``shutdown``, and what `shutdown_event` returns. The handlers
+    of FastAPI take `quattro_web.fastapi.ShutdownEvent`, which can annotate the others as well: one
+    that takes this class is a ``FastAPIError`` where its route is added, "Invalid args for response
+    field!".
+
     .. versionadded:: 0.1
     """
 

@@ -88,6 +88,9 @@ async def get_shutdown_event(conn: HTTPConnection) -> _shutdown.ShutdownEvent:
 ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(get_shutdown_event)]
 """What tells that the server is shutting down. See `quattro_web.shutdown_event`.
 
+For a handler or a dependency; it also annotates pumps that take ``shutdown``, and helpers, as does
+the class that it stands for, `quattro_web.ShutdownEvent`.
+
 .. versionadded:: 0.1
 """
 
