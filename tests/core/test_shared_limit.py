@@ -193,3 +193,9 @@ def test_what_a_shared_limit_offers() -> None:
     """C6: What only groups call does not look as if it were for users."""
     offered = {name for name in dir(SharedLimit) if not name.startswith("_")}
     assert offered == {"max_waiting", "running", "total", "waiting"}
+
+
+def test_total_is_not_optional() -> None:
+    """C6: A shared limit that is none is an error that does not offer None."""
+    with pytest.raises(TypeError, match="total must be an int, got None"):
+        SharedLimit(None)  # type: ignore[arg-type]

@@ -1,0 +1,129 @@
+"""What the end of a supervised function means."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from quattro_core import Supervisor, SupervisorState, TaskReturnedError
+from tests.core.conftest import Run
+from tests.core.supervisor.flaky import Flaky
+
+
+def test_failure_comes_out(run: Run) -> None:
+    """A3: By default, the error of the function comes out as it is: its host decides."""
+    error = ZeroDivisionError()
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, error)), name="flaky")
+        with pytest.raises(ZeroDivisionError) as caught:
+            await supervisor.run()
+        assert caught.value is error
+        assert supervisor.state is SupervisorState.FAILED
+        assert supervisor.last_error is error
+
+    run(main)
+
+
+def test_return_comes_out(run: Run) -> None:
+    """A3: By default, a function that returns is an error: it was to run for ever."""
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, None)), name="flaky")
+        with pytest.raises(TaskReturnedError, match="flaky has returned, but is to run for ever"):
+            await supervisor.run()
+
+    run(main)
+
+
+def test_return_that_is_ok(run: Run) -> None:
+    """A3: With on_return="ok" a function may be done."""
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, None)), on_return="ok")
+        await supervisor.run()
+        assert supervisor.state is SupervisorState.RETURNED
+
+    run(main)
+
+
+def test_failure_that_is_ignored(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A3: With on_failure="ignore" an error is logged, with its traceback, and nothing follows."""
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, ZeroDivisionError())), name="flaky", on_failure="ignore")
+        await supervisor.run()
+        assert supervisor.state is SupervisorState.FAILED
+
+    run(main)
+    [record] = caplog.records
+    assert (record.levelname, record.name) == ("ERROR", "quattro_core")
+    assert record.getMessage() == "flaky failed, and is let go"
+    assert record.exc_info is not None
+
+
+def test_cancelled_by_what_it_awaits(run: Run) -> None:
+    """A3: A function that ends since something it awaited was cancelled has failed."""
+
+    async def main() -> None:
+        async def awaits() -> None:
+            other = asyncio.create_task(asyncio.Event().wait())
+            asyncio.get_running_loop().call_later(1, other.cancel)
+            await other
+
+        supervisor = Supervisor(awaits, name="awaits")
+        with pytest.raises(RuntimeError, match="awaits was cancelled by something it awaited"):
+            await supervisor.run()
+        assert supervisor.state is SupervisorState.FAILED
+
+    run(main)
+
+
+class CustomError(BaseException):
+    """Not an Exception."""
+
+
+@pytest.mark.parametrize("error", [CustomError("custom"), SystemExit(3), GeneratorExit()])
+def test_error_that_is_no_exception(run: Run, error: BaseException) -> None:
+    """A3: What is no Exception would end the event loop: it is a failure like others."""
+
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=f"flaky raised {type(error).__name__}") as caught:
+            await Supervisor(Flaky((1, error)), name="flaky").run()
+        assert caught.value.__cause__ is error
+
+    run(main)
+
+
+def test_closed_coroutine_is_no_failure() -> None:
+    """A3: The GeneratorExit of a coroutine that is closed passes: nothing could be awaited then."""
+
+    async def forever() -> None:
+        await asyncio.Event().wait()
+
+    async def main() -> asyncio.Task[None]:
+        task = asyncio.create_task(running)
+        await asyncio.sleep(0)
+        return task
+
+    running = Supervisor(forever, on_failure="restart").run()
+    loop = asyncio.new_event_loop()
+    try:
+        task = loop.run_until_complete(main())
+        running.close()  # a RuntimeError if it goes on
+        task.cancel()
+        with pytest.raises(RuntimeError, match="already awaited"):
+            loop.run_until_complete(task)
+    finally:
+        loop.close()
+
+
+def test_ctrl_c_passes() -> None:
+    """A3: A KeyboardInterrupt is none of the function's: it ends the event loop, as ever."""
+
+    async def main() -> None:
+        await Supervisor(Flaky((0, KeyboardInterrupt())), on_failure="restart").run()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
