@@ -1,0 +1,182 @@
+"""`TaskGroup.gather`: what a failure does, and what a cancellation does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from quattro_core import TaskGroup
+from tests.core.conftest import Run
+from tests.core.test_background import forever
+from tests.core.test_errors import errors_of, fail, fail_when_cancelled
+from tests.core.test_gather import give
+
+
+async def slow_to_end(ended: list[str], name: str, delay: float = 0.002) -> None:
+    """Wait for ever, and take a while to clean up."""
+    try:
+        await forever()
+    finally:
+        await asyncio.sleep(delay)
+        ended.append(name)
+
+
+async def fail_at_once(error: BaseException) -> None:
+    """Raise the error before anything is awaited."""
+    raise error
+
+
+@pytest.mark.parametrize("is_child", [False, True])
+@pytest.mark.parametrize("failing", [fail, fail_at_once])
+@pytest.mark.parametrize("limit", [None, 5])
+def test_failure(run: Run, failing: Any, is_child: bool, limit: int | None) -> None:
+    """C5: an error of one aborts the group: it cancels the others and the caller, once each."""
+    ended: list[str] = []
+    seen: list[BaseException] = []
+
+    async def call(tg: TaskGroup) -> None:
+        try:
+            await tg.gather(slow_to_end(ended, "a"), failing(ValueError("b")), give("c"))
+        except BaseException as error:
+            seen.append(error)
+            ended.append("caller")
+            raise
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=limit) as tg:
+            await (tg.create_task(call(tg)) if is_child else call(tg))
+
+    assert errors_of(run, main) == ["b"]
+    assert [type(error) for error in seen] == [asyncio.CancelledError]
+    # An eager child that fails at once does so before the others have begun.
+    assert ended in (["a", "caller"], ["caller"])
+
+
+def test_failure_of_one_that_is_alone(run: Run) -> None:
+    """C10: an eager child that fails at once, when no other is waited for, fails once, too."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            await tg.gather(fail_at_once(ValueError("alone")))
+
+    assert errors_of(run, main) == ["alone"]
+
+
+def test_failure_of_all(run: Run) -> None:
+    """C5: no error is lost."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            clean_up = fail_when_cancelled(ValueError("b"))
+            await tg.gather(clean_up, fail(ValueError("a")), forever())
+
+    assert errors_of(run, main) == ["a", "b"]
+
+
+@pytest.mark.parametrize("failing", [fail, fail_at_once])
+def test_failure_seen_by_an_outsider(run: Run, failing: Any) -> None:
+    """C5: a caller that the group does not know of gets the error, as it would from the task."""
+    ended: list[str] = []
+
+    async def outsider(tg: TaskGroup) -> None:
+        with pytest.raises(ValueError, match="child"):
+            await tg.gather(slow_to_end(ended, "a"), failing(ValueError("child")))
+        ended.append("caller")
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            task = asyncio.create_task(outsider(tg))
+            try:
+                await forever()
+            finally:
+                await task
+
+    assert errors_of(run, main) == ["child"]
+    assert ended == ["a", "caller"]
+
+
+@pytest.mark.parametrize("how", ["task", "group"])
+def test_cancelled_child_seen_by_an_outsider(run: Run, how: str) -> None:
+    """C9: where a child is cancelled, a caller that the group does not know of is, too: no hang."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            outsider = asyncio.create_task(tg.gather(forever(), give("b")))
+            await asyncio.sleep(0.002)
+            if how == "group":
+                tg.cancel()
+            else:
+                tg.tasks[0].cancel()
+        await asyncio.wait([outsider])
+        assert outsider.cancelled()
+
+    run(main)
+
+
+def test_cancelled_caller(run: Run) -> None:
+    """C10: a timeout around it cancels the children, which have ended before it is over."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=2) as tg:
+            other = tg.create_task(give("other", 0.005))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.001):
+                    await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "never started"))
+            assert ended == ["a"]
+            assert tg.tasks == (other,)
+        assert other.result() == "other"
+
+    run(main)
+
+
+def test_cancelled_twice(run: Run) -> None:
+    """C5: a second cancellation of the caller does not cut the clean-up of the children short."""
+    ended: list[str] = []
+
+    async def call() -> None:
+        async with TaskGroup() as tg:
+            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b", 0.003))
+
+    async def main() -> None:
+        task = asyncio.create_task(call())
+        await asyncio.sleep(0.001)
+        task.cancel("first")
+        await asyncio.sleep(0.001)
+        task.cancel("second")
+        with pytest.raises(asyncio.CancelledError, match="first"):
+            await task
+        assert ended == ["a", "b"]
+
+    run(main)
+
+
+def test_group_is_cancelled(run: Run) -> None:
+    """C9: the group is cancelled, and ends without an error when the children have ended."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            asyncio.get_running_loop().call_later(0.001, tg.cancel)
+            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b"))
+        assert sorted(ended) == ["a", "b"]
+
+    run(main)
+
+
+@pytest.mark.parametrize("others_run", [False, True])
+def test_an_eager_child_cancels_the_group(run: Run, others_run: bool) -> None:
+    """C9, C10: a child that cancels the group, an eager one at once, ends it without an error."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+
+            async def cancel() -> None:
+                tg.cancel()
+
+            started = [give("a")] if others_run else []
+            await tg.gather(*started, cancel(), give("never started"), forever())
+
+    run(main)
