@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from starlette.types import ASGIApp, Message
 
 from quattro_web._harness import HARNESS, Harness
 from quattro_web.testing._leaks import block_of
+
+logger = logging.getLogger("quattro_web.testing")
 
 # Passes of the event loop that an app has to end after it has refused to start.
 PASSES = 20
@@ -23,6 +26,7 @@ class Life:
 
     Attributes:
         state: What the app's lifespan has yielded.
+        task: The task that it runs in.
     """
 
     def __init__(self, app: ASGIApp, harness: Harness) -> None:
@@ -33,11 +37,10 @@ class Life:
         self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
         self._has_answered = False
         self._error: BaseException | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task = asyncio.create_task(self._run(), name="lifespan")
 
     async def start(self) -> None:
         """Start the app up; raise what keeps it from starting."""
-        self.task = asyncio.create_task(self._run(), name="lifespan")
         answer = await self._tell("startup")
         for _ in range(PASSES):  # the exception comes after the answer
             if not self._has_refused(answer) or self.task.done():
@@ -47,7 +50,6 @@ class Life:
 
     async def stop(self) -> None:
         """Shut the app down, if it has not done so by itself; raise what fails then."""
-        assert self.task is not None
         answer = None if self.task.done() else await self._tell("shutdown")
         await asyncio.wait((self.task,))
         self._raise(answer)
@@ -72,9 +74,13 @@ class Life:
         try:
             with block_of(scope):
                 await self._app(scope, self._inbox.get, self._send)
-        except Exception as exc:  # noqa: BLE001  # it is raised to the test
-            # An app without a lifespan may refuse it with an error: servers go on without.
-            self._error = exc if self._has_answered else None
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # it is raised to the test
+            if self._has_answered:
+                self._error = exc
+            else:  # as an app may refuse a lifespan that it does not have: servers go on without
+                logger.warning("the app has not answered its lifespan", exc_info=exc)
         finally:
             self._answers.put_nowait(None)
 

@@ -1,4 +1,4 @@
-"""The client of the testing kit: ordinary requests, and failures."""
+"""The client of the testing kit: the app that it runs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 
-from quattro_web.testing import AppClient, ResponseCutError
+from quattro_web.testing import AppClient
 from tests.kit.apps import Shop
 from tests.kit.running import run, visit
 
@@ -17,69 +17,6 @@ from tests.kit.running import run, visit
 @pytest.fixture
 def shop() -> Shop:
     return Shop()
-
-
-@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete", "options"])
-def test_methods(shop: Shop, method: str) -> None:
-    """There is a method for each of HTTP's; what is sent arrives, with the lifespan's state."""
-
-    async def test(client: AppClient) -> None:
-        options: dict[str, Any] = {"params": {"a": "1 2", "b": [3, 4]}, "headers": {"X-One": "1"}}
-        response = await getattr(client, method)("/echo?first=0", content="text", **options)
-        assert response.status_code == 200
-        assert response.headers["Content-Type"] == "application/json"
-        told = response.json()
-        assert told["method"] == method.upper()
-        assert told["query"] == "first=0&a=1+2&b=3&b=4"
-        assert told["headers"]["x-one"] == "1"
-        assert told["headers"]["x-every"] == "one"
-        assert told["headers"]["content-length"] == "4"
-        assert (told["body"], told["state"]) == ("text", "shop")
-
-    visit(shop.app, test, headers={"X-Every": "one"})
-
-
-def test_head(shop: Shop) -> None:
-    """The response to HEAD has headers and no body."""
-
-    async def test(client: AppClient) -> None:
-        response = await client.head("/echo")
-        assert response.headers["x-head"] == "yes"
-        assert response.content == b""
-        assert repr(response) == "<Response 200, 0 bytes>"
-
-    visit(shop.app, test)
-
-
-@pytest.mark.parametrize(
-    ("options", "body", "kind"),
-    [
-        ({"json": [1, None]}, "[1, null]", "application/json"),
-        ({"data": {"a": "b c", "d": [1, 2]}}, "a=b+c&d=1&d=2", "application/x-www-form-urlencoded"),
-    ],
-)
-def test_bodies(shop: Shop, options: dict[str, Any], body: str, kind: str) -> None:
-    """A body can be given as JSON, or as the fields of a form."""
-
-    async def test(client: AppClient) -> None:
-        told = (await client.post("/echo", **options)).json()
-        assert (told["body"], told["headers"]["content-type"]) == (body, kind)
-
-    visit(shop.app, test)
-
-
-def test_text_has_the_charset_of_the_headers() -> None:
-    """The text of a response is decoded as its headers say."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        headers = [(b"content-type", b"text/plain; charset=latin-1")]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": "é".encode("latin-1")})
-
-    async def test(client: AppClient) -> None:
-        assert (await client.get("/")).text == "é"
-
-    visit(app, test)
 
 
 def test_lifespan_is_around(shop: Shop) -> None:
@@ -119,93 +56,6 @@ def test_background_tasks_are_waited_for(shop: Shop) -> None:
         assert "background task" in shop.log
 
     visit(shop.app, test)
-
-
-def test_error_of_the_app_is_raised(shop: Shop, caplog: pytest.LogCaptureFixture) -> None:
-    """What the app raises is raised by the request, and logged as by a server."""
-
-    async def test(client: AppClient) -> None:
-        with pytest.raises(ZeroDivisionError):
-            await client.get("/boom")
-        assert (await client.get("/missing")).json() == {"detail": "nothing here"}
-
-    visit(shop.app, test)
-    assert "GET /boom has failed" in caplog.text
-
-
-def test_error_that_nobody_waits_for_is_raised_at_the_end(shop: Shop) -> None:
-    """A failure of a request that the test forgets is not lost."""
-
-    async def test(client: AppClient) -> None:
-        client.start("GET", "/boom")
-        await asyncio.sleep(1)
-
-    with pytest.raises(ZeroDivisionError):
-        visit(shop.app, test)
-
-
-def test_errors_that_nobody_waits_for_are_raised_together(shop: Shop) -> None:
-    """Of several, all are told."""
-
-    async def test(client: AppClient) -> None:
-        client.start("GET", "/boom")
-        client.start("GET", "/boom")
-        await asyncio.sleep(1)
-
-    with pytest.raises(ExceptionGroup) as raised:
-        visit(shop.app, test)
-    assert len(raised.value.exceptions) == 2
-
-
-def test_error_may_be_an_answer(shop: Shop) -> None:
-    """Without raise_app_exceptions the client gets what it would of a server; the error is kept."""
-
-    async def test(client: AppClient) -> None:
-        exchange = client.start("GET", "/boom")
-        response = await exchange.response()
-        assert (response.status_code, response.text) == (500, "Internal Server Error")
-        assert isinstance(exchange.error, ZeroDivisionError)
-
-    visit(shop.app, test, raise_app_exceptions=False)
-
-
-async def failing(scope: Any, receive: Any, send: Any) -> None:
-    """An app without a lifespan, and without Starlette's answer to errors."""
-    assert scope["type"] == "http"
-    if scope["path"] == "/raises":
-        raise ZeroDivisionError
-    if scope["path"] == "/twice":
-        await send({"type": "http.response.start", "status": 200})
-        await send({"type": "http.response.start", "status": 200})
-
-
-@pytest.mark.parametrize(
-    ("path", "error"),
-    [("/raises", ZeroDivisionError), ("/twice", RuntimeError), ("/returns", RuntimeError)],
-)
-def test_apps_that_break_the_protocol(path: str, error: type[Exception]) -> None:
-    """An app that ends before its response does, or sends it wrongly, has failed."""
-
-    async def test(client: AppClient) -> None:
-        exchange = client.start("GET", path)
-        with pytest.raises(error):
-            await exchange.response()
-
-    visit(failing, test)
-
-
-def test_answer_that_a_server_gives_for_an_app() -> None:
-    """An app that has failed before its response is answered with a 500, or else is cut."""
-
-    async def test(client: AppClient) -> None:
-        exchange = await client.start("GET", "/raises").started()
-        assert exchange.status_code == 500
-        assert (await exchange.response()).text == "Internal Server Error"
-        assert "500" not in repr(exchange)
-        with pytest.raises(ResponseCutError, match="the app has cut GET /twice after 0 bytes"):
-            await client.get("/twice")
-
-    visit(failing, test, raise_app_exceptions=False)
 
 
 def test_app_that_does_not_start(shop: Shop) -> None:
@@ -325,3 +175,58 @@ def test_timeout_of_a_request(shop: Shop) -> None:
 
     visit(shop.app, test)
     assert "cancelled: the client has disconnected" in shop.log
+
+
+def test_timeout_of_the_startup() -> None:
+    """A start that is given up has been cleaned up when the test goes on."""
+    log: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        try:
+            await asyncio.sleep(10)
+            yield
+        finally:
+            await asyncio.sleep(1)
+            log.append("closed")
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1), AppClient(Starlette(lifespan=lifespan)):
+                raise AssertionError
+        assert log == ["closed"]
+
+    run(main)
+
+
+def test_lifespan_that_is_not_answered(caplog: pytest.LogCaptureFixture) -> None:
+    """An app that fails before it answers its lifespan runs without, as on a server: that is said,
+    since it may be a mistake."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["path"]
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    async def test(client: AppClient) -> None:
+        assert (await client.get("/")).status_code == 204
+
+    visit(app, test)
+    assert "the app has not answered its lifespan" in caplog.text
+    assert "KeyError: 'path'" in caplog.text
+
+
+def test_lifespan_that_fails_the_test() -> None:
+    """What is no `Exception`, such as `pytest.fail`, is raised from the lifespan all the same."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        pytest.fail("said by the lifespan")
+
+    async def test(client: AppClient) -> None:
+        pass
+
+    with pytest.raises(pytest.fail.Exception, match="said by the lifespan"):
+        visit(app, test)

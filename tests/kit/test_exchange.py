@@ -4,9 +4,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from starlette.websockets import WebSocketDisconnect
+from starlette.requests import ClientDisconnect
 
-from quattro_web.testing import AppClient, ResponseCutError, WebSocketRefusedError, advance
+from quattro_web.testing import AppClient, ResponseCutError, advance
 from tests.kit.apps import Shop
 from tests.kit.running import visit
 
@@ -33,6 +33,8 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
             await exchange.response()
         with pytest.raises(ResponseCutError):
             await exchange.chunk()
+        with pytest.raises(ResponseCutError):
+            await exchange.started()
 
     visit(shop.app, test)
 
@@ -163,7 +165,8 @@ def test_upload_piece_by_piece(shop: Shop) -> None:
 
 
 def test_drop_in_mid_upload(shop: Shop) -> None:
-    """An app that reads a body whose client leaves fails as it does on a server."""
+    """An app that reads a body whose client leaves fails as on a server; that is no failure of
+    the test, which has let it leave."""
 
     async def test(client: AppClient) -> None:
         exchange = client.start("POST", "/upload", more_content=True)
@@ -171,153 +174,28 @@ def test_drop_in_mid_upload(shop: Shop) -> None:
         exchange.disconnect()
         await exchange.finished()
         assert not exchange.is_complete
-
-    visit(shop.app, test, raise_app_exceptions=False)
-
-
-def test_websocket_messages(shop: Shop) -> None:
-    """Text, bytes and JSON are sent and received."""
-
-    async def test(client: AppClient) -> None:
-        async with client.websocket("/socket", headers={"x-one": "1"}) as socket:
-            await socket.send_text("text")
-            assert await socket.receive_text() == "text"
-            await socket.send_bytes(b"bytes")
-            assert await socket.receive_bytes() == b"bytes"
-            await socket.send_json({"a": 1})
-            assert await socket.receive_json() == {"a": 1}
-            await socket.send_bytes(b"[1]")
-            assert await socket.receive_json() == [1]
-            await socket.send_text("text")
-            with pytest.raises(TypeError, match="binary message was expected, got 'text'"):
-                await socket.receive_bytes()
-            await socket.send_bytes(b"bytes")
-            with pytest.raises(TypeError, match="text message was expected, got b'bytes'"):
-                await socket.receive_text()
-            assert repr(socket) == "<WebSocketExchange WebSocket /socket: open>"
-        assert "disconnected 1000" in shop.log
-        assert repr(socket) == "<WebSocketExchange WebSocket /socket: closed>"
-        with pytest.raises(WebSocketDisconnect):
-            await socket.send_text("too late")
+        assert isinstance(exchange.error, ClientDisconnect)
 
     visit(shop.app, test)
 
 
-@pytest.mark.parametrize(("leaves", "code"), [("close", 4001), ("drop", 1006)])
-def test_websocket_that_its_client_ends(shop: Shop, leaves: str, code: int) -> None:
-    """A client closes with a code, or its connection is lost."""
-
-    async def test(client: AppClient) -> None:
-        async with client.websocket("/socket") as socket:
-            if leaves == "close":
-                socket.close(4001, "I have to go")
-            else:
-                socket.drop()
-            await socket.finished()
-            assert shop.log[-2:] == [f"disconnected {code}", "socket ends"]
-
-    visit(shop.app, test)
-
-
-def test_websocket_that_the_app_ends(shop: Shop) -> None:
-    """R6: A close by the app has its code and its reason."""
-
-    async def test(client: AppClient) -> None:
-        async with client.websocket("/socket") as socket:
-            await socket.send_text("close")
-            with pytest.raises(WebSocketDisconnect) as closed:
-                await socket.receive_text()
-            assert (closed.value.code, closed.value.reason) == (4000, "as you wish")
-            assert (socket.close_code, socket.close_reason) == (4000, "as you wish")
-
-    visit(shop.app, test)
-
-
-def test_websocket_that_fails(shop: Shop) -> None:
-    """R6: A failure of the handler is raised to the test; else it is a close with 1011."""
-
-    async def raised(client: AppClient) -> None:
-        async with client.websocket("/socket") as socket:
-            await socket.send_text("fail")
-            with pytest.raises(ZeroDivisionError):
-                await socket.finished()
-
-    async def told(client: AppClient) -> None:
-        async with client.websocket("/socket") as socket:
-            await socket.send_text("fail")
-            with pytest.raises(WebSocketDisconnect):
-                await socket.receive_text()
-
-    with pytest.raises(ZeroDivisionError):
-        visit(shop.app, raised)
-    visit(Shop().app, told, raise_app_exceptions=False)
-
-
-def test_websocket_that_returns(shop: Shop) -> None:
-    """A handler that returns without a close has lost the connection."""
-
-    async def test(client: AppClient) -> None:
-        async with client.websocket("/socket") as socket:
-            await socket.send_text("return")
-            with pytest.raises(WebSocketDisconnect):
-                await socket.receive_text()
-
-    visit(shop.app, test)
-
-
-@pytest.mark.parametrize(("path", "status"), [("/nowhere", 403), ("/denied", 401)])
-def test_websocket_that_is_refused(shop: Shop, path: str, status: int) -> None:
-    """A refused WebSocket is an error with the response that a server gives."""
-
-    async def test(client: AppClient) -> None:
-        with pytest.raises(WebSocketRefusedError, match=f"refused with status {status}") as refused:
-            async with client.websocket(path):
-                raise AssertionError
-        assert refused.value.response.status_code == status
-        assert refused.value.response.text == ("no entry" if status == 401 else "")
-
-    visit(shop.app, test)
-
-
-def test_websocket_that_talks(shop: Shop) -> None:
-    """An app that talks to a client that does not listen has to wait, and sees that it leaves."""
-
-    async def test(client: AppClient) -> None:
-        async with client.websocket("/talks", subprotocols=["chat"]) as socket:
-            assert socket.subprotocol == "chat"
-            await advance(1)
-            sent = shop.log.count("sent")
-            assert 60 < sent < 70
-            assert await socket.receive_bytes() == b"x" * 1000
-            await advance(1)
-            assert shop.log.count("sent") == sent + 1
-            socket.drop()
-            await socket.finished()
-
-    visit(shop.app, test, raise_app_exceptions=False)
-
-
-def test_message_after_the_close() -> None:
-    """An app that sends after its close has failed, and one that receives is told of the close."""
-    received: list[Any] = []
+def test_failure_after_the_client_has_left(shop: Shop) -> None:
+    """What else an app raises when its client has left is raised to the test."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "websocket":
-            received.append(await receive())
-            await send({"type": "websocket.accept"})
-            await send({"type": "websocket.close", "code": 4002})
-            received.append(await receive())
-            await send({"type": "websocket.send", "text": "late"})
+        if scope["type"] == "http":
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            raise ExceptionGroup("both", [ClientDisconnect(), ZeroDivisionError()])
 
     async def test(client: AppClient) -> None:
-        async with client.websocket("/") as socket:
-            with pytest.raises(RuntimeError, match="after it had closed"):
-                await socket.finished()
-            socket.close()
+        exchange = client.start("GET", "/")
+        await advance(1)
+        exchange.disconnect()
+        with pytest.raises(ExceptionGroup, match="both"):
+            await exchange.finished()
 
-    with pytest.raises(RuntimeError, match="after it had closed"):
-        visit(app, test)
-    assert received[1] == {"type": "websocket.disconnect", "code": 4002, "reason": ""}
+    visit(app, test)
 
 
 def test_open_clients_leave_at_the_end(shop: Shop) -> None:
