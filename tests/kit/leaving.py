@@ -223,8 +223,11 @@ if hasattr(asyncio, "eager_task_factory"):  # pragma: no branch
 
 def test_two_of_them__by_test() -> None:
     @types.coroutine
-    def old() -> Any:
+    def bare() -> Any:
         yield from asyncio.Event().wait().__await__()
+
+    async def old() -> None:
+        await bare()
 
     async def main() -> None:
         asyncio.create_task(forever())  # left by test
