@@ -19,7 +19,7 @@ from quattro_web.fastapi import (
 )
 from quattro_web.testing import AppClient, advance
 from tests.kit.apps import Shop
-from tests.kit.running import run, visit
+from tests.kit.running import visit
 
 # What a shutdown would end the process after, if this were a server.
 SHORT = ShutdownGrace(requests=1, tasks=1, pumps=1, resources=0)
@@ -86,6 +86,20 @@ def test_shutdown_within_its_grace() -> None:
 
     visit(app, test)
     assert log == ["cut after 2 s"]
+
+
+def test_shutdown_that_was_announced_has_its_grace() -> None:
+    """A6: A shutdown that was announced before it is awaited is not hurried by that."""
+    app, log = app_of(grace=SHORT)
+
+    async def test(client: AppClient) -> None:
+        client.start("GET", "/deaf")
+        client.begin_shutdown()
+        await advance(0.5)
+        await client.shut_down()
+
+    visit(app, test, raise_app_exceptions=False)
+    assert log == ["cut after 1 s"]
 
 
 def test_second_signal_hurries() -> None:
@@ -195,29 +209,6 @@ def test_pump_that_runs_already() -> None:
             await client.run_pump("poll")
 
     visit(shop.app, test, pumps=["poll"])
-
-
-def test_advance() -> None:
-    """Time passes by as much as is asked for, and all that is due by then has happened."""
-    log: list[int] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for second in (1, 2, 3):
-            loop.call_later(second, log.append, second)
-        await advance(2)
-        assert log == [1, 2]
-        with pytest.raises(ValueError, match="seconds must not be negative, got -1"):
-            await advance(-1)
-        await advance(1)
-
-    run(main)
-
-
-def test_advance_needs_the_virtual_clock() -> None:
-    """On a real event loop, it is an error that says which loop it needs."""
-    with pytest.raises(RuntimeError, match=r"loop_factory=quattro_web\.testing\.VirtualClockLoop"):
-        asyncio.run(advance(1))
 
 
 def test_overrides() -> None:
