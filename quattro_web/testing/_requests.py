@@ -178,7 +178,7 @@ def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
     if not path.startswith("/"):
         msg = f"path must begin with a slash, got {path!r}"
         raise ValueError(msg)
-    raw_path, _, query = path.partition("?")
+    raw_path, _, query = path.partition("#")[0].partition("?")
     return {
         "type": kind,
         "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -143,7 +143,11 @@ class Server:
 
     def _running(self) -> Life:
         if self._life is None or self._has_ended:
-            msg = "the app does not run: use `async with AppClient(app) as client`"
+            msg = (
+                "the app does not run any more"
+                if self._has_ended
+                else "the app does not run: use `async with AppClient(app) as client`"
+            )
             raise RuntimeError(msg)
         return self._life
 

@@ -121,7 +121,9 @@ def test_only_while_the_app_runs(shop: Shop) -> None:
             with pytest.raises(RuntimeError, match="use `async with AppClient"):
                 use()
         async with client:
-            pass
+            await client.shut_down()
+            with pytest.raises(RuntimeError, match="does not run any more"):
+                client.start("GET", "/")
         with pytest.raises(RuntimeError, match="make another"):
             await client.__aenter__()
 

@@ -38,6 +38,31 @@ def test_may():
 """
 
 
+VIRTUAL_CONFTEST = """
+from quattro_web.testing import VirtualClockLoop
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"virtual": VirtualClockLoop}
+"""
+
+VIRTUAL = """
+import pytest
+from quattro_web.testing import VirtualClockLoop, advance
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualClockLoop}
+
+@pytest.mark.anyio
+async def test_anyio():
+    await advance(3600)
+
+@pytest.mark.asyncio
+async def test_asyncio():
+    await advance(3600)
+"""
+
+
 @pytest.fixture(scope="module")
 def leaving(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     return run_pytest(tmp_path_factory.mktemp("leaving"), LEAVING)
@@ -99,6 +124,33 @@ def test_is_on_for_all_tests_if_the_option_says_so(tmp_path: Path) -> None:
     outcome = small(tmp_path, "-o", "no_leaked_tasks=true")
     assert "left behind" in outcome.said["test_leaves"], outcome.output
     assert outcome.said["test_may"] == ""
+
+
+def test_uvloop_that_comes_later(tmp_path: Path) -> None:
+    """The loops of uvloop are watched as well if the test is the first to import it."""
+    more = """
+assert "uvloop" not in sys.modules
+
+def test_late(no_leaked_tasks):
+    import uvloop
+    async def main():
+        asyncio.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+"""
+    outcome = small(tmp_path, more=more)
+    assert "its event loop ended" in outcome.said["test_late"], outcome.output
+
+
+def test_async_plugins_take_the_virtual_clock(tmp_path: Path) -> None:
+    """pytest-asyncio and anyio's plugin run tests on the virtual clock, as the page says."""
+    (tmp_path / "conftest.py").write_text(VIRTUAL_CONFTEST)
+    file = tmp_path / "test_virtual.py"
+    file.write_text(VIRTUAL)
+    outcome = run_pytest(tmp_path, file, "-o", "no_leaked_tasks=true")
+    assert len(outcome.said) == 2
+    assert set(outcome.said.values()) == {""}, outcome.output
 
 
 def test_loading_it_costs_nothing() -> None:
