@@ -39,15 +39,15 @@ def maker_of(frame: FrameType | None, root: FrameType | None) -> FrameType | Non
         frame: The frame that calls the loop's ``create_task``.
         root: The outermost frame of the current task, if there is one.
     """
-    while frame is not None:
+    while frame is not None:  # pragma: no branch  # it ends where the loop runs
         module = str(frame.f_globals.get("__name__"))
         package = module.partition(".")[0]
         if package in _GROUPS or module == "asyncio.taskgroups":
-            return None
+            break
         if package not in _LOOPS:
             return frame if _is_users(frame.f_code.co_filename) else None
         if frame is root or frame.f_code.co_name in _CALLS:
-            return None
+            break
         frame = frame.f_back
     return None
 

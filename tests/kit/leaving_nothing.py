@@ -17,7 +17,6 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from quattro_core import TaskGroup
 from quattro_web import app_task_group, install, request_task_group
 from quattro_web.testing import AppClient
 
@@ -47,6 +46,21 @@ async def cancels(request: Request) -> Response:
     _, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
+    return PlainTextResponse("cancelled")
+
+
+async def cancels_slowly(request: Request) -> Response:
+    """Cancel what takes longer to end than the request."""
+
+    async def slow() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(slow())
+    await asyncio.sleep(0)
+    task.cancel()
     return PlainTextResponse("cancelled")
 
 
@@ -97,7 +111,17 @@ async def around(request: Request, call_next: Any) -> Response:
     return response
 
 
-PATHS = ("awaits", "cancels", "grouped", "hands_over", "streams", "events", "in_thread", "sync")
+PATHS = (
+    "awaits",
+    "cancels",
+    "cancels_slowly",
+    "grouped",
+    "hands_over",
+    "streams",
+    "events",
+    "in_thread",
+    "sync",
+)
 
 
 def make_app() -> Starlette:
@@ -146,42 +170,11 @@ def test_httpx(path: str) -> None:
     asyncio.run(main())
 
 
-def test_own_tasks() -> None:
-    async def main() -> None:
-        async with TaskGroup() as group:
-            group.create_background_task(forever())
-        task = asyncio.create_task(forever())
-        await asyncio.sleep(0)
-        task.cancel()
-
-    asyncio.run(main())
-
-
-def test_loop_of_ones_own() -> None:
-    """Who runs a loop by hand has its tasks in hand."""
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(forever())
-    loop.run_until_complete(asyncio.sleep(0))
-    task.cancel()
-    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    loop.close()
-
-
 @pytest.fixture
 async def server() -> AsyncIterator[None]:
     task = asyncio.create_task(forever())
     yield
     task.cancel()
-
-
-def test_cancelled_when_the_loop_does_not_run() -> None:
-    """As the teardown of a fixture does, before the loop is ended."""
-
-    async def make() -> asyncio.Task[None]:
-        return asyncio.create_task(forever())
-
-    with asyncio.Runner() as runner:
-        runner.run(make()).cancel()
 
 
 @pytest.fixture
@@ -202,3 +195,9 @@ def test_trio() -> None:
             await anyio.sleep_forever()
 
     anyio.run(main, backend="trio")
+
+
+def test_trio_in_an_app() -> None:
+    app = Starlette(routes=[Route("/sync", sync)])
+    with TestClient(app, backend="trio") as client:
+        assert client.get("/sync").status_code == 200

@@ -1,9 +1,12 @@
 """The client of the testing kit: apps that fail, and what a test sees of it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 
 from quattro_web.testing import AppClient, ResponseCutError
 from tests.kit.apps import Shop
@@ -147,3 +150,34 @@ def test_failure_of_the_test_hurries(shop: Shop) -> None:
     assert "work done" not in shop.log
     assert "stubborn ends" not in shop.log
     assert shop.log[-1] == "closes"
+
+
+def test_failure_of_the_test_is_the_context(shop: Shop) -> None:
+    """Where the block and the end of the app fail, neither is lost."""
+
+    @asynccontextmanager
+    async def lifespan(app: Any) -> AsyncIterator[None]:
+        yield
+        raise ZeroDivisionError
+
+    async def test(client: AppClient) -> None:
+        raise KeyError
+
+    with pytest.raises(ZeroDivisionError) as raised:
+        visit(Starlette(lifespan=lifespan), test)
+    assert isinstance(raised.value.__context__, KeyError)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_end_of_the_process(error: type[BaseException]) -> None:
+    """What ends the process is nothing that an app is answered for: it ends the test run."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise error
+
+    async def test(client: AppClient) -> None:
+        await client.get("/")
+
+    with pytest.raises(error):
+        visit(app, test, raise_app_exceptions=False)

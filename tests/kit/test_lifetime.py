@@ -18,7 +18,6 @@ from quattro_web.fastapi import (
     get_shutdown_event,
 )
 from quattro_web.testing import AppClient, advance
-from tests.kit.apps import Shop
 from tests.kit.running import visit
 
 # What a shutdown would end the process after, if this were a server.
@@ -153,62 +152,16 @@ def test_failed_work_is_raised(waits: bool) -> None:
             visit(app, test)
 
 
-def test_failed_pump_shuts_down() -> None:
-    """A3: A pump that fails begins the shutdown, and its error is raised at the end of the block:
-    no signal is sent to the process of the tests."""
-
-    async def broken() -> None:
-        await asyncio.sleep(5)
-        raise ZeroDivisionError
-
-    app, _ = app_of(Pump(broken))
+def test_failed_work_may_be_let_go() -> None:
+    """A5: Without raise_app_exceptions a failure of handed-over work is in the log alone."""
+    app, _ = app_of()
 
     async def test(client: AppClient) -> None:
-        assert client.health.is_ready
-        await advance(5)
-        assert client.health.is_shutting_down
+        await client.post("/mail?seconds=-1")
+        await client.work_done()
+        await client.post("/mail?seconds=-1")
 
-    with pytest.raises(ZeroDivisionError):
-        visit(app, test)
-
-
-def test_pumps_one_step() -> None:
-    """A2: Pumps that were not started run in the test itself, for as long as it says."""
-    beats: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            beats.append(asyncio.get_running_loop().time())
-            await asyncio.sleep(60)
-
-    async def once() -> None:
-        beats.append(-1)
-
-    app, _ = app_of(Pump(beat, name="beat"), Pump(once, name="once", on_return="ok"))
-
-    async def test(client: AppClient) -> None:
-        await advance(100)
-        assert beats == []
-        await client.run_pump("beat", seconds=61)
-        assert len(beats) == 2
-        await client.run_pump("once")
-        assert beats[-1] == -1
-        with pytest.raises(LookupError, match="nobody"):
-            await client.run_pump("nobody")
-
-    visit(app, test, pumps=False)
-
-
-def test_pump_that_runs_already() -> None:
-    """A2: Only the pumps that are named start; one that runs is not run twice."""
-    shop = Shop()
-
-    async def test(client: AppClient) -> None:
-        assert "poll" in shop.log
-        with pytest.raises(LookupError, match="poll"):
-            await client.run_pump("poll")
-
-    visit(shop.app, test, pumps=["poll"])
+    visit(app, test, raise_app_exceptions=False)
 
 
 def test_overrides() -> None:

@@ -184,6 +184,20 @@ def test_handler_that_learns_of_the_end_by_an_error() -> None:
     visit(app, test)
 
 
+def test_failed_block_leaves_at_once(shop: Shop) -> None:
+    """A block around a WebSocket that fails closes it, and does not wait for the app."""
+
+    async def test(client: AppClient) -> None:
+        with pytest.raises(KeyError):
+            async with client.websocket("/socket"):
+                raise KeyError
+        assert "socket ends" not in shop.log
+        await advance(0)
+        assert shop.log[-2:] == ["disconnected 1000", "socket ends"]
+
+    visit(shop.app, test)
+
+
 def test_handshake() -> None:
     """The headers of a handshake reach the app, and those of its answer the client."""
     seen: dict[str, str] = {}
