@@ -173,8 +173,7 @@ class Exchange(Serving):
         .. versionadded:: 0.1
         """
         await self._finished()
-        while self._chunks:
-            self._read()
+        self._read_rest()
         return self
 
     async def __aenter__(self) -> Self:
@@ -189,7 +188,8 @@ class Exchange(Serving):
         if not self.is_complete:
             self.disconnect()
         if exc is None:
-            await self.finished()
+            await self._block_ends()
+            self._read_rest()
 
     def __repr__(self) -> str:
         status = self._reply.status_code or "no response yet"
@@ -213,6 +213,10 @@ class Exchange(Serving):
         self._content += chunk
         self._changed.set()
         return chunk
+
+    def _read_rest(self) -> None:
+        while self._chunks:
+            self._read()
 
     def _take(self, message: Message) -> int:
         if self._has_left:

@@ -13,9 +13,6 @@ from quattro_web.testing._leaks import block_of
 
 logger = logging.getLogger("quattro_web.testing")
 
-# Passes of the event loop that an app has to end after it has refused to start.
-PASSES = 20
-
 
 class Life:
     """One run of an app.
@@ -41,12 +38,7 @@ class Life:
 
     async def start(self) -> None:
         """Start the app up; raise what keeps it from starting."""
-        answer = await self._tell("startup")
-        for _ in range(PASSES):  # the exception comes after the answer
-            if not self._has_refused(answer) or self.task.done():
-                break
-            await asyncio.sleep(0)
-        self._raise(answer)
+        self._raise(await self._tell("startup"))
 
     async def stop(self) -> None:
         """Shut the app down, if it has not done so by itself; raise what fails then."""
@@ -58,13 +50,10 @@ class Life:
         self._inbox.put_nowait({"type": f"lifespan.{what}"})
         return await self._answers.get()
 
-    def _has_refused(self, answer: Message | None) -> bool:
-        return answer is not None and str(answer["type"]).endswith(".failed")
-
     def _raise(self, answer: Message | None) -> None:
         if self._error is not None:
             raise self._error
-        if answer is not None and self._has_refused(answer):
+        if answer is not None and str(answer["type"]).endswith(".failed"):
             raise RuntimeError(answer.get("message") or answer["type"])
 
     async def _run(self) -> None:

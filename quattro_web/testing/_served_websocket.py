@@ -74,7 +74,7 @@ class ServedWebSocket(Serving):
         return ("websocket.accept", "websocket.close", "websocket.http.response.start")
 
     def _answer_failure(self) -> None:
-        if not self._is_accepted and self.close_code is None:
+        if self.close_code is None:
             self._refusal_body += self._refusal.fail()
 
     def _end_of_input(self) -> Message | None:

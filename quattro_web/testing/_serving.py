@@ -143,10 +143,18 @@ class Serving(ABC):
         self._changed.set()
 
     async def _finished(self) -> None:
+        await self._ended()
+        self._raise_error()
+
+    async def _block_ends(self) -> None:
+        await self._ended()
+        if not self._is_told:
+            self._raise_error()
+
+    async def _ended(self) -> None:
         self._is_reading_on = True
         self._changed.set()
         await asyncio.wait((self._task,))
-        self._raise_error()
 
     def _raise_error(self) -> None:
         error = self._error

@@ -58,7 +58,7 @@ class WebSocketExchange(ServedWebSocket):
     ) -> None:
         self.close()
         if exc is None:
-            await self.finished()
+            await self._block_ends()
 
     async def send_text(self, text: str) -> None:
         """Send a text message.
@@ -167,8 +167,7 @@ class WebSocketExchange(ServedWebSocket):
     async def _receive_from_app(self, kind: str = "") -> Any:
         await self._until(lambda: self._messages or self._is_over)
         if not self._messages:
-            if self._task.done():
-                self._raise_error()
+            self._raise_error()
             raise self._disconnected()
         message = self._messages.popleft()
         content = content_of(message)

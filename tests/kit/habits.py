@@ -163,6 +163,11 @@ async def refuses(talk: Talk) -> None:
     await talk.say("websocket.close")
 
 
+async def refuses_and_raises(talk: Talk) -> None:
+    await talk.say("websocket.close")
+    raise ZeroDivisionError
+
+
 async def refuses_in_words(talk: Talk) -> None:
     headers = [(b"X-Upper", b"Yes")]
     await talk.say("websocket.http.response.start", status=401, headers=headers)
@@ -198,6 +203,7 @@ WEBSOCKET: list[Habit] = [
     speaks_http,
     sends_after_the_close,
     refuses,
+    refuses_and_raises,
     refuses_in_words,
     refuses_and_accepts,
     returns_open,

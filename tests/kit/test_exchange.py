@@ -1,4 +1,4 @@
-"""The client of the testing kit: clients that leave, upload and read piece by piece."""
+"""The client of the testing kit: clients that leave, and upload piece by piece."""
 
 import asyncio
 from typing import Any
@@ -52,90 +52,6 @@ def test_request_that_goes_on_without_its_client(shop: Shop) -> None:
     visit(shop.app, test)
 
 
-def test_drop_in_mid_stream(shop: Shop) -> None:
-    """A stream that never ends is read chunk by chunk, and ends when the client leaves."""
-
-    async def test(client: AppClient) -> None:
-        async with client.start("GET", "/endless") as exchange:
-            assert (await exchange.started()).status_code == 200
-            first = [await exchange.chunk() for _ in range(2)]
-            assert first == [b"0;" + b"x" * 1000, b"1;" + b"x" * 1000]
-            assert exchange.content == b"".join(chunk for chunk in first if chunk)
-            assert repr(exchange) == "<Exchange GET /endless: 200>"
-        chunks = len(shop.log)
-        await advance(1)
-        assert len(shop.log) == chunks
-        with pytest.raises(RuntimeError, match="more_content=True"):
-            exchange.upload(b"")
-
-    visit(shop.app, test)
-
-
-def test_stream_waits_for_a_client_that_does_not_read(shop: Shop) -> None:
-    """An app that sends faster than its client reads has to wait, as on a server."""
-
-    async def test(client: AppClient) -> None:
-        exchange = client.start("GET", "/endless")
-        await advance(1)
-        sent = len(shop.log)
-        assert 60 < sent < 70
-        await advance(10)
-        assert len(shop.log) == sent
-        async for chunk in exchange:
-            if chunk.startswith(b"100;"):
-                break
-        exchange.disconnect()
-        await exchange.finished()
-
-    visit(shop.app, test)
-
-
-def test_stream_to_its_end(shop: Shop) -> None:
-    """Iterating over a response gives its chunks, and ends with it."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"  # it has no lifespan
-        await send({"type": "http.response.start", "status": 200})
-        for body in (b"one", b"", b"two"):
-            await send({"type": "http.response.body", "body": body, "more_body": True})
-        await send({"type": "http.response.body", "body": b"three"})
-        assert (await receive())["type"] == "http.request"
-        assert (await receive())["type"] == "http.disconnect"  # since the response is complete
-
-    async def test(client: AppClient) -> None:
-        async with client.start("GET", "/") as exchange:
-            assert [chunk async for chunk in exchange] == [b"one", b"two", b"three"]
-            assert exchange.is_complete
-            assert (await exchange.response()).content == b"onetwothree"
-
-    visit(app, test)
-
-
-def test_response_that_is_cut(shop: Shop) -> None:
-    """R5: A stream that fails can be told from a complete one: the client has an error."""
-
-    async def test(client: AppClient) -> None:
-        exchange = client.start("GET", "/cut")
-        assert await exchange.chunk() == b"half"
-        with pytest.raises(ResponseCutError, match="the app has cut GET /cut after 4 bytes"):
-            await exchange.chunk()
-        assert isinstance(exchange.error, Exception)
-
-    visit(shop.app, test, raise_app_exceptions=False)
-
-
-def test_failure_of_a_stream_is_raised(shop: Shop) -> None:
-    """What breaks a stream is raised where the test reads on."""
-
-    async def test(client: AppClient) -> None:
-        exchange = client.start("GET", "/cut")
-        assert await exchange.chunk() == b"half"
-        with pytest.raises(ConnectionError):
-            await exchange.chunk()
-
-    visit(shop.app, test)
-
-
 def test_failed_block_leaves_at_once(shop: Shop) -> None:
     """A block around a request that fails does not wait for the request."""
 
@@ -177,6 +93,20 @@ def test_drop_in_mid_upload(shop: Shop) -> None:
         assert isinstance(exchange.error, ClientDisconnect)
 
     visit(shop.app, test)
+
+
+def test_client_that_has_not_left(shop: Shop) -> None:
+    """An app that takes its client for gone, while it is there, has failed."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise ClientDisconnect
+
+    async def test(client: AppClient) -> None:
+        with pytest.raises(ClientDisconnect):
+            await client.get("/")
+
+    visit(app, test)
 
 
 def test_failure_after_the_client_has_left(shop: Shop) -> None:

@@ -94,7 +94,7 @@ def test_shutdown_that_was_announced_has_its_grace() -> None:
     async def test(client: AppClient) -> None:
         client.start("GET", "/deaf")
         client.begin_shutdown()
-        await advance(0.5)
+        await advance(0.2)
         await client.shut_down()
 
     visit(app, test, raise_app_exceptions=False)
