@@ -59,7 +59,9 @@ class Server:
 
     def keep(self, serving: Serving) -> None:
         """Take in what is being served."""
-        self._open = [other for other in self._open if not other.task.done() or other.untold()]
+        self._open = [
+            other for other in self._open if not other.task.done() or other.untold() is not None
+        ]
         self._open.append(serving)
 
     def signal(self) -> None:

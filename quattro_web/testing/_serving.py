@@ -65,12 +65,18 @@ class Serving(ABC):
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """The task that serves it."""
+        """The task that serves it.
+
+        .. versionadded:: 0.1
+        """
         return self._task
 
     @abstractmethod
     def leave(self) -> None:
-        """Leave in the middle, unless it is over."""
+        """Leave in the middle, unless it is over.
+
+        .. versionadded:: 0.1
+        """
 
     # The app's end
 

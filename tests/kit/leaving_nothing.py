@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -40,6 +41,17 @@ async def awaits(request: Request) -> Response:
     return PlainTextResponse(await task)
 
 
+async def ends_soon(request: Request) -> Response:
+    """Make what ends by itself, in the next few passes of the loop."""
+
+    async def soon() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    request.app.state.task = asyncio.create_task(soon())
+    return PlainTextResponse("soon")
+
+
 async def cancels(request: Request) -> Response:
     """Cancel without waiting for the end of it."""
     tasks = [asyncio.create_task(forever()), asyncio.create_task(asyncio.sleep(0))]
@@ -72,6 +84,23 @@ async def grouped(request: Request) -> Response:
         inner.create_task(asyncio.sleep(0.01))
         other.start_soon(asyncio.sleep, 0.01)
     return PlainTextResponse("grouped")
+
+
+async def in_group_of_the_app(request: Request) -> Response:
+    """A task group of asyncio's that the lifespan has opened ends with that."""
+    request.app.state.group.create_task(asyncio.sleep(0.02))
+    return PlainTextResponse("in its group")
+
+
+async def in_a_generator(request: Request) -> Response:
+    """Who waits for the task is in an async generator, which shows no frames of its own."""
+
+    async def chunks() -> AsyncIterator[str]:
+        yield await asyncio.create_task(asyncio.sleep(0.02, "chunk"))
+
+    step = anext(chunks())
+    request.app.state.group.create_task(asyncio.wait_for(step, 1))
+    return PlainTextResponse("in a generator")
 
 
 async def hands_over(request: Request) -> Response:
@@ -113,9 +142,12 @@ async def around(request: Request, call_next: Any) -> Response:
 
 PATHS = (
     "awaits",
+    "ends_soon",
     "cancels",
     "cancels_slowly",
     "grouped",
+    "in_group_of_the_app",
+    "in_a_generator",
     "hands_over",
     "streams",
     "events",
@@ -124,9 +156,17 @@ PATHS = (
 )
 
 
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        app.state.group = group
+        yield
+
+
 def make_app() -> Starlette:
     routes = [Route(f"/{name}", globals()[name]) for name in PATHS]
-    app = Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+    middleware = [Middleware(BaseHTTPMiddleware, dispatch=around)]
+    app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
     install(app, pumps=[pump])
     return app
 

@@ -65,6 +65,14 @@ def test_tasks_of_another_kind() -> None:
     asyncio.run(main())
 
 
+def test_made_before_the_loop_runs() -> None:
+    """It is in the hands of whoever runs the loop."""
+    with asyncio.Runner() as runner:
+        task = runner.get_loop().create_task(forever())
+        runner.run(asyncio.sleep(0))
+        assert not task.done()
+
+
 def test_work_from_another_thread() -> None:
     """No line of the loop's thread has made it."""
 
