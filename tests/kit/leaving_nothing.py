@@ -41,17 +41,6 @@ async def awaits(request: Request) -> Response:
     return PlainTextResponse(await task)
 
 
-async def ends_soon(request: Request) -> Response:
-    """Make what ends by itself, in the next few passes of the loop."""
-
-    async def soon() -> None:
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    request.app.state.task = asyncio.create_task(soon())
-    return PlainTextResponse("soon")
-
-
 async def cancels(request: Request) -> Response:
     """Cancel without waiting for the end of it."""
     tasks = [asyncio.create_task(forever()), asyncio.create_task(asyncio.sleep(0))]
@@ -142,7 +131,6 @@ async def around(request: Request, call_next: Any) -> Response:
 
 PATHS = (
     "awaits",
-    "ends_soon",
     "cancels",
     "cancels_slowly",
     "grouped",
@@ -235,6 +223,28 @@ def test_trio() -> None:
             await anyio.sleep_forever()
 
     anyio.run(main, backend="trio")
+
+
+def test_ends_soon_after_the_request() -> None:
+    """A task that is about to end gets a few passes of the loop for it."""
+
+    async def soon() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+            kept.append(asyncio.create_task(soon()))
+
+    async def main() -> None:
+        async with AppClient(plain) as client:
+            await client.get("/")
+            await kept[0]
+
+    kept: list[asyncio.Task[None]] = []
+    asyncio.run(main())
 
 
 def test_trio_in_an_app() -> None:
