@@ -198,33 +198,6 @@ def test_httpx(path: str) -> None:
     asyncio.run(main())
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[None]:
-    task = asyncio.create_task(forever())
-    yield
-    task.cancel()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_anyio(server: None) -> None:
-    async with anyio.create_task_group() as group:
-        group.start_soon(asyncio.sleep, 0)
-    await asyncio.wait_for(asyncio.sleep(0), 1)
-
-
-def test_trio() -> None:
-    async def main() -> None:
-        with anyio.move_on_after(0.01):
-            await anyio.sleep_forever()
-
-    anyio.run(main, backend="trio")
-
-
 def test_ends_soon_after_the_request() -> None:
     """A task that is about to end gets a few passes of the loop for it."""
 

@@ -1,8 +1,10 @@
 """Tests, run by another pytest, that make tasks without any app, and leave none of them behind."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
+import anyio
 import pytest
 
 from quattro_core import TaskGroup
@@ -63,6 +65,33 @@ def test_tasks_of_another_kind() -> None:
         loop.set_task_factory(None)
 
     asyncio.run(main())
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[None]:
+    task = asyncio.create_task(forever())
+    yield
+    task.cancel()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.mark.anyio
+async def test_anyio(server: None) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(asyncio.sleep, 0)
+    await asyncio.wait_for(asyncio.sleep(0), 1)
+
+
+def test_trio() -> None:
+    async def main() -> None:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep_forever()
+
+    anyio.run(main, backend="trio")
 
 
 def test_made_before_the_loop_runs() -> None:
