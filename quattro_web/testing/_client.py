@@ -75,10 +75,7 @@ class AppClient(Requests):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        self._server.leave_all()
-        await self._server.end(hurries=exc is not None)
-        if exc is None:
-            self._server.raise_untold()
+        await self._server.close(has_failed=exc is not None)
 
     # Requests
 

@@ -17,7 +17,9 @@ Ts = TypeVarTuple("Ts")
 # Real seconds that a thread has to wake a loop that waits for it, before time goes on.
 PATIENCE = 1.0
 
-# Real seconds that the loop waits for anybody, where no timer is set, before it is a deadlock.
+# Real seconds that the loop waits, where no timer is set, before it is a deadlock: for a thread
+# that it knows of, and for anybody else.
+LONG_PATIENCE = 30.0
 GRACE = 0.2
 
 # Virtual seconds after which all that was due before has happened, and what follows from it.
@@ -41,8 +43,8 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     What sleeps for an hour has slept at once, in the right order. Where a real loop would hang for
     ever, `DeadlockError` comes out of it, and names the tasks that wait. Threads are waited for (a
-    ``def`` endpoint), for a second at most, sockets are not: what talks to a real database has
-    timed out before that could answer, so it needs the real clock.
+    ``def`` endpoint), for a second at most if a timer is set, sockets are not: what talks to a real
+    database has timed out before that could answer, so it needs the real clock.
 
     .. versionadded:: 0.1
     """
@@ -76,7 +78,11 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
         .. versionadded:: 0.1
         """
-        await super().shutdown_default_executor()
+        self._calls_to_threads += 1
+        try:
+            await super().shutdown_default_executor()
+        finally:
+            self._calls_to_threads -= 1
 
     def _end_call(self, _: asyncio.Future[Any]) -> None:
         self._calls_to_threads -= 1
@@ -105,7 +111,7 @@ class _Selector(selectors.DefaultSelector):
         if ready or (timeout is not None and timeout <= 0):
             return ready
         if loop._waits_for_thread():  # noqa: SLF001
-            ready = super().select(PATIENCE)
+            ready = super().select(LONG_PATIENCE if timeout is None else PATIENCE)
         elif timeout is None:
             ready = super().select(GRACE)
         if not ready:

@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Scope
 
 from quattro_web._scope import describe
+from quattro_web.testing._reply import Reply
 from quattro_web.testing._response import Response, ResponseCutError
 from quattro_web.testing._serving import Serving
 
@@ -32,10 +33,9 @@ class Exchange(Serving):
     def __init__(
         self, app: ASGIApp, scope: Scope, body: bytes, *, more: bool, raises: bool
     ) -> None:
-        self._start: Message | None = None
+        self._reply = Reply(has_body=scope["method"] != "HEAD")
         self._chunks: deque[bytes] = deque()
         self._content = bytearray()
-        self._is_complete = False
         self._is_uploading = True
         super().__init__(app, scope, raises=raises)
         self.upload(body, more=more)
@@ -71,25 +71,27 @@ class Exchange(Serving):
         """Wait until the response has begun: its status and its headers are there.
 
         Raises:
-            Exception: What the app has raised instead.
+            ResponseCutError: If the app has ended without one, or the client has left.
+            Exception: What the app has raised, if that is to be raised.
 
         .. versionadded:: 0.1
         """
-        await self._until(lambda: self._start is not None or self._task.done())
-        if self._start is None:
+        await self._until(lambda: self._reply.is_begun or self._is_over)
+        if not self._reply.is_begun:
             self._raise_error()
+            raise ResponseCutError(self._describe_cut())
         return self
 
     @property
     def status_code(self) -> int:
-        """The status of the response. That of one that an app has failed to begin is 500.
+        """The status of the response. Where the app fails, and that is not raised, it is 500.
 
         Raises:
             RuntimeError: If it has not begun: await `started` before.
 
         .. versionadded:: 0.1
         """
-        return int(self._begun()["status"])
+        return self._begun().status_code
 
     @property
     def headers(self) -> Headers:
@@ -100,7 +102,7 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        return Headers(raw=list(self._begun()["headers"]))
+        return self._begun().headers
 
     @property
     def content(self) -> bytes:
@@ -116,7 +118,7 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        return self._is_complete
+        return self._reply.is_complete
 
     async def chunk(self) -> bytes | None:
         """Return the next chunk of the body as soon as it is there; None after the last one.
@@ -128,13 +130,12 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        await self._until(lambda: self._chunks or self._is_complete or self._is_over)
+        await self._until(lambda: self._chunks or self.is_complete or self._is_over)
         if self._chunks:
             return self._read()
-        if not self._is_complete:
+        if not self.is_complete:
             self._raise_error()
-            if self._start is not None or self._has_left:
-                raise ResponseCutError(self._describe_cut())
+            raise ResponseCutError(self._describe_cut())
         return None
 
     def __aiter__(self) -> Self:
@@ -157,12 +158,8 @@ class Exchange(Serving):
         .. versionadded:: 0.1
         """
         await self.finished()
-        if (self._start is None and self._error is None) or (
-            self._start is not None and not self._is_complete
-        ):
+        if not self.is_complete:
             raise ResponseCutError(self._describe_cut())
-        if self._start is None:
-            self._content += b"Internal Server Error"  # as servers answer for an app that fails
         return Response(self.status_code, self.headers, self.content)
 
     async def finished(self) -> Self:
@@ -176,8 +173,7 @@ class Exchange(Serving):
         .. versionadded:: 0.1
         """
         await self._finished()
-        while self._chunks:
-            self._read()
+        self._read_rest()
         return self
 
     async def __aenter__(self) -> Self:
@@ -189,13 +185,14 @@ class Exchange(Serving):
         exc: BaseException | None,
         tb: TracebackType | None,
     ) -> None:
-        if not self._is_complete:
+        if not self.is_complete:
             self.disconnect()
         if exc is None:
-            await self.finished()
+            await self._block_ends()
+            self._read_rest()
 
     def __repr__(self) -> str:
-        status = "no response yet" if self._start is None else self._start["status"]
+        status = self._reply.status_code or "no response yet"
         return f"<Exchange {describe(self._scope)}: {status}>"
 
     # The app's end
@@ -204,13 +201,11 @@ class Exchange(Serving):
     def _is_over(self) -> bool:
         return self._has_left or self._task.done()
 
-    def _begun(self) -> Message:
-        if self._start is None and self._task.done() and self._error is not None:
-            return {"status": 500, "headers": [(b"content-type", b"text/plain; charset=utf-8")]}
-        if self._start is None:
+    def _begun(self) -> Reply:
+        if not self._reply.is_begun:
             msg = "the response has not begun: await exchange.started() before"
             raise RuntimeError(msg)
-        return self._start
+        return self._reply
 
     def _read(self) -> bytes:
         chunk = self._chunks.popleft()
@@ -219,28 +214,29 @@ class Exchange(Serving):
         self._changed.set()
         return chunk
 
+    def _read_rest(self) -> None:
+        while self._chunks:
+            self._read()
+
     def _take(self, message: Message) -> int:
-        kind, body = message["type"], message.get("body", b"")
-        expected = "http.response.start" if self._start is None else "http.response.body"
-        if kind != expected or self._is_complete:
-            msg = f"the app has sent {kind!r} where a server expects {expected!r}, or nothing more"
-            raise RuntimeError(msg)
-        if self._start is None:
-            self._start = {"headers": [], **message}
-            return 0
-        if not message.get("more_body", False):
-            self._is_complete = not self._has_left
-        if self._has_left or not body or self._scope["method"] == "HEAD":
-            return 0
-        self._chunks.append(bytes(body))
-        return len(body)
+        if self._has_left:
+            return 0  # servers look at nothing any more
+        return self._offer(self._reply.take(message))
+
+    def _answer_failure(self) -> None:
+        self._unread += self._offer(self._reply.fail())
+
+    def _offer(self, chunk: bytes) -> int:
+        if chunk:
+            self._chunks.append(chunk)
+        return len(chunk)
 
     def _end_of_input(self) -> Message | None:
-        return {"type": "http.disconnect"} if self._has_left or self._is_complete else None
+        return {"type": "http.disconnect"} if self._has_left or self.is_complete else None
 
     def _check_end(self) -> None:
-        if not self._is_complete and not self._has_left:
-            what = "begun" if self._start is None else "completed"
+        if not self.is_complete and not self._has_left:
+            what = "completed" if self._reply.is_begun else "begun"
             msg = f"the app has returned before it had {what} its response"
             raise RuntimeError(msg)
 

@@ -107,7 +107,7 @@ class LeakWatch:
             self._blocks[task] = block
         if task.done():
             return  # an eager one
-        maker = maker_of(caller, root_of(parent))
+        maker = maker_of(caller)
         if maker is not None:
             self._made[task] = Made(task, parent, block, maker)
             task.add_done_callback(self._forget)
@@ -162,8 +162,7 @@ class LeakWatch:
     def test_ends(self) -> None:
         """See what goes on in loops that go on, and has nobody who waits for it."""
         for made in self._pending():
-            is_left = made.is_orphan and made.has_context and not made.task.cancelling()
-            if is_left and not made.loop.is_closed():
+            if made.is_orphan and made.has_context and not made.task.cancelling():
                 self._leave(made, "the test ended")
         self._made.clear()
 

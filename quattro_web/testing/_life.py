@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 from starlette.types import ASGIApp, Message
@@ -10,8 +11,7 @@ from starlette.types import ASGIApp, Message
 from quattro_web._harness import HARNESS, Harness
 from quattro_web.testing._leaks import block_of
 
-# Passes of the event loop that an app has to end after it has refused to start.
-PASSES = 20
+logger = logging.getLogger("quattro_web.testing")
 
 
 class Life:
@@ -23,6 +23,7 @@ class Life:
 
     Attributes:
         state: What the app's lifespan has yielded.
+        task: The task that it runs in.
     """
 
     def __init__(self, app: ASGIApp, harness: Harness) -> None:
@@ -33,21 +34,14 @@ class Life:
         self._answers: asyncio.Queue[Message | None] = asyncio.Queue()
         self._has_answered = False
         self._error: BaseException | None = None
-        self.task: asyncio.Task[None] | None = None
+        self.task = asyncio.create_task(self._run(), name="lifespan")
 
     async def start(self) -> None:
         """Start the app up; raise what keeps it from starting."""
-        self.task = asyncio.create_task(self._run(), name="lifespan")
-        answer = await self._tell("startup")
-        for _ in range(PASSES):  # the exception comes after the answer
-            if not self._has_refused(answer) or self.task.done():
-                break
-            await asyncio.sleep(0)
-        self._raise(answer)
+        self._raise(await self._tell("startup"))
 
     async def stop(self) -> None:
         """Shut the app down, if it has not done so by itself; raise what fails then."""
-        assert self.task is not None
         answer = None if self.task.done() else await self._tell("shutdown")
         await asyncio.wait((self.task,))
         self._raise(answer)
@@ -56,13 +50,10 @@ class Life:
         self._inbox.put_nowait({"type": f"lifespan.{what}"})
         return await self._answers.get()
 
-    def _has_refused(self, answer: Message | None) -> bool:
-        return answer is not None and str(answer["type"]).endswith(".failed")
-
     def _raise(self, answer: Message | None) -> None:
         if self._error is not None:
             raise self._error
-        if answer is not None and self._has_refused(answer):
+        if answer is not None and str(answer["type"]).endswith(".failed"):
             raise RuntimeError(answer.get("message") or answer["type"])
 
     async def _run(self) -> None:
@@ -72,9 +63,13 @@ class Life:
         try:
             with block_of(scope):
                 await self._app(scope, self._inbox.get, self._send)
-        except Exception as exc:  # noqa: BLE001  # it is raised to the test
-            # An app without a lifespan may refuse it with an error: servers go on without.
-            self._error = exc if self._has_answered else None
+        except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:  # it is raised to the test
+            if self._has_answered:
+                self._error = exc
+            else:  # as an app may refuse a lifespan that it does not have: servers go on without
+                logger.warning("the app has not answered its lifespan", exc_info=exc)
         finally:
             self._answers.put_nowait(None)
 

@@ -6,7 +6,7 @@ import json as json_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
-from urllib.parse import unquote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from starlette.types import Scope
 
@@ -14,6 +14,18 @@ from quattro_web.testing._exchange import Exchange
 from quattro_web.testing._response import Response
 
 _HEADERS = {"host": "testserver", "accept": "*/*", "user-agent": "quattro-web"}
+
+# The handshake of a WebSocket, with the key that RFC 6455 takes for its example.
+_UPGRADE = {
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-version": "13",
+}
+
+# What stays as it is in a path and in a query string; the % of what is encoded already as well.
+_PATH_SAFE = "/:@!$&'()*+,;=~%"
+_QUERY_SAFE = _PATH_SAFE + "?"
 
 Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
@@ -139,33 +151,41 @@ class Requests(ABC):
             body = json_module.dumps(json).encode()
             fields["content-type"] = "application/json"
         elif data is not None:
-            body = urlencode(data, doseq=True).encode()
+            body = _encode(data)
             fields["content-type"] = "application/x-www-form-urlencoded"
-        if body and has_length:
+        if not has_length:
+            fields["transfer-encoding"] = "chunked"
+        elif body:
             fields["content-length"] = str(len(body))
         scope = _scope("http", path, {**fields, **_lower(headers)})
         if params:
-            query = urlencode(params, doseq=True).encode()
-            scope["query_string"] = b"&".join(filter(None, (scope["query_string"], query)))
+            query = (scope["query_string"], _encode(params))
+            scope["query_string"] = b"&".join(filter(None, query))
         return {**scope, "method": method.upper(), "scheme": "http"}, body
 
 
 def websocket_scope(path: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> Scope:
     """Return the scope of a WebSocket."""
-    scope = _scope("websocket", path, _lower(headers))
+    upgrade = dict(_UPGRADE)
+    if subprotocols:
+        upgrade["sec-websocket-protocol"] = ", ".join(subprotocols)
+    scope = _scope("websocket", path, {**upgrade, **_lower(headers)})
     scope["extensions"] = {"websocket.http.response": {}}
     return {**scope, "scheme": "ws", "subprotocols": list(subprotocols)}
 
 
 def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
-    raw_path, _, query = path.partition("?")
+    if not path.startswith("/"):
+        msg = f"path must begin with a slash, got {path!r}"
+        raise ValueError(msg)
+    raw_path, _, query = path.partition("#")[0].partition("?")
     return {
         "type": kind,
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
         "path": unquote(raw_path),
-        "raw_path": raw_path.encode(),
-        "query_string": query.encode(),
+        "raw_path": quote(raw_path, safe=_PATH_SAFE).encode(),
+        "query_string": quote(query, safe=_QUERY_SAFE).encode(),
         "root_path": "",
         "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
         "client": ("testclient", 50000),
@@ -176,3 +196,18 @@ def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
 
 def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
     return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _encode(fields: Params) -> bytes:
+    """Encode fields as forms do; a field may have several values, and True is spelt as in JSON."""
+    items = fields.items() if isinstance(fields, Mapping) else fields
+    pairs = [(name, each) for name, value in items for each in _values(value)]
+    return urlencode(pairs).encode()
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [each for inner in value for each in _values(inner)]
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return ["" if value is None else value]

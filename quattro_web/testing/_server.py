@@ -49,7 +49,7 @@ class Server:
             await life.start()
         except BaseException:
             self._has_ended = True
-            self._abandon()
+            await self._abandon(life)
             raise
 
     @property
@@ -59,7 +59,9 @@ class Server:
 
     def keep(self, serving: Serving) -> None:
         """Take in what is being served."""
-        self._open = [other for other in self._open if not other.task.done() or other.untold()]
+        self._open = [
+            other for other in self._open if not other.task.done() or other.untold() is not None
+        ]
         self._open.append(serving)
 
     def signal(self) -> None:
@@ -74,25 +76,37 @@ class Server:
         life = self._running()
         self._has_ended = True
         try:
-            is_heard = self._harness.signal()
+            is_heard = self._tell_of_end()
             if hurries:
                 self._harness.signal()
             if not is_heard:
                 for _ in range(PASSES):  # nothing but the leaving of its clients ends its requests
                     await asyncio.sleep(0)
                 self._cancel_requests()
-            while (open_tasks := self._open_tasks()) and life.task and not life.task.done():
+            while (open_tasks := self._open_tasks()) and not life.task.done():
                 # The app ends by itself when the time of requests that do not end is over.
-                everything = {*open_tasks, life.task}
-                await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({*open_tasks, life.task}, return_when=asyncio.FIRST_COMPLETED)
             await life.stop()
         finally:
-            self._abandon()
+            await self._abandon(life)
 
-    def leave_all(self) -> None:
-        """Let all clients leave."""
+    async def close(self, *, has_failed: bool) -> None:
+        """Let all clients leave, and end; raise what has failed, and nobody was told of.
+
+        Args:
+            has_failed: Whether the test has: then nothing is waited for but clean-up.
+        """
         for serving in self._open:
             serving.leave()
+        failures: list[BaseException] = []
+        try:
+            await self.end(hurries=has_failed)
+        except Exception as exc:
+            if has_failed:
+                raise
+            failures.append(exc)
+        if not has_failed:
+            _raise_all("the app has failed", failures + self._untold())
 
     async def work_done(self) -> None:
         """Wait for the work that was handed over."""
@@ -101,12 +115,6 @@ class Server:
         failures, self._harness.failures[:] = list(self._harness.failures), []
         if self.raises:
             _raise_all("handed-over work has failed", failures)
-
-    def raise_untold(self) -> None:
-        """Raise what has failed, and nobody was told of."""
-        if self.raises:
-            errors = [error for serving in self._open if (error := serving.untold()) is not None]
-            _raise_all("requests and work of the app have failed", errors + self._harness.failures)
 
     def runs(self) -> list[AppRun]:
         """Return what runs as long as the app does: one, unless a lifespan is composed of more."""
@@ -129,11 +137,28 @@ class Server:
             raise LookupError(msg)
         return held_back[name]
 
+    def _untold(self) -> list[BaseException]:
+        if not self.raises:
+            return []
+        errors = [error for serving in self._open if (error := serving.untold()) is not None]
+        return errors + self._harness.failures
+
     def _running(self) -> Life:
         if self._life is None or self._has_ended:
-            msg = "the app does not run: use `async with AppClient(app) as client`"
+            msg = (
+                "the app does not run any more"
+                if self._has_ended
+                else "the app does not run: use `async with AppClient(app) as client`"
+            )
             raise RuntimeError(msg)
         return self._life
+
+    def _tell_of_end(self) -> bool:
+        """Tell the app of the shutdown, unless it knows; return whether it ends its requests."""
+        runs = self._harness.runs
+        if runs and all(run.shutdown.has_begun for run in runs):
+            return True  # a second signal would hurry it
+        return self._harness.signal()
 
     def _open_tasks(self) -> list[asyncio.Task[None]]:
         return [serving.task for serving in self._open if not serving.task.done()]
@@ -142,10 +167,11 @@ class Server:
         for task in self._open_tasks():
             task.cancel()
 
-    def _abandon(self) -> None:
-        self._cancel_requests()
-        if self._life is not None and self._life.task is not None:
-            self._life.task.cancel()
+    async def _abandon(self, life: Life) -> None:
+        """Cancel what still runs, and wait until the lifespan has closed what it has opened."""
+        self._cancel_requests()  # those that the app has given up may never end
+        life.task.cancel()
+        await asyncio.wait((life.task,))
 
 
 def _raise_all(message: str, errors: list[BaseException]) -> None:

@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Scope
+from starlette.websockets import WebSocketDisconnect
 
 from quattro_web._scope import describe
 from quattro_web.testing._leaks import block_of
@@ -18,6 +20,10 @@ logger = logging.getLogger("quattro_web.testing")
 
 # Bytes that may be on their way to a client that does not read; then the app has to wait.
 HIGH_WATER = 65536
+
+
+class ClientLeftError(OSError):
+    """What servers raise to an app that sends to a client that has left, and Starlette expects."""
 
 
 class Serving(ABC):
@@ -59,12 +65,18 @@ class Serving(ABC):
 
     @property
     def task(self) -> asyncio.Task[None]:
-        """The task that serves it."""
+        """The task that serves it.
+
+        .. versionadded:: 0.1
+        """
         return self._task
 
     @abstractmethod
     def leave(self) -> None:
-        """Leave in the middle, unless it is over."""
+        """Leave in the middle, unless it is over.
+
+        .. versionadded:: 0.1
+        """
 
     # The app's end
 
@@ -73,13 +85,31 @@ class Serving(ABC):
             with block_of(self._scope):
                 await self._app(self._scope, self._receive, self._send)
             self._check_end()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as exc:
+            if _is_cancelled():
+                raise
+            msg = f"{describe(self._scope)} has raised CancelledError, and nobody has cancelled it"
+            error = RuntimeError(msg)
+            error.__cause__ = exc
+            self._fail(error)
+        except (KeyboardInterrupt, SystemExit):
             raise
-        except Exception as exc:  # as a server does
-            self._error = exc
-            logger.error("%s has failed", describe(self._scope), exc_info=exc)
+        except BaseException as exc:  # noqa: BLE001  # as a server does, and pytest.fail() raises one
+            self._fail(exc)
         finally:
             self._changed.set()
+
+    def _fail(self, error: BaseException) -> None:
+        logger.error("%s has failed", describe(self._scope), exc_info=error)
+        self._error = error
+        if self._has_left and _is_farewell(error):
+            self._raises = False  # the app has learnt that the client has left, and ends by that
+        elif not self._has_left and not self._raises:
+            self._answer_failure()
+
+    @abstractmethod
+    def _answer_failure(self) -> None:
+        """Answer as servers do for an app that has failed, unless it has answered."""
 
     @abstractmethod
     def _check_end(self) -> None:
@@ -119,10 +149,18 @@ class Serving(ABC):
         self._changed.set()
 
     async def _finished(self) -> None:
+        await self._ended()
+        self._raise_error()
+
+    async def _block_ends(self) -> None:
+        await self._ended()
+        if not self._is_told:
+            self._raise_error()
+
+    async def _ended(self) -> None:
         self._is_reading_on = True
         self._changed.set()
         await asyncio.wait((self._task,))
-        self._raise_error()
 
     def _raise_error(self) -> None:
         error = self._error
@@ -134,3 +172,15 @@ class Serving(ABC):
         while not is_so():
             self._changed.clear()
             await self._changed.wait()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _is_farewell(error: BaseException) -> bool:
+    """Whether an app has raised that only because its client has left."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_farewell, error.exceptions))
+    return isinstance(error, (ClientDisconnect, ClientLeftError, WebSocketDisconnect))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from starlette.applications import Starlette
@@ -36,8 +37,10 @@ def watching() -> Iterator[LeakWatch]:
 
 
 def _loop_classes() -> list[type[Any]]:
-    uvloop = sys.modules.get("uvloop")
-    return [asyncio.BaseEventLoop, *([] if uvloop is None else [uvloop.Loop])]
+    classes: list[type[Any]] = [asyncio.BaseEventLoop]
+    with suppress(ImportError):  # a test may import it later
+        classes.append(import_module("uvloop").Loop)
+    return classes
 
 
 @contextmanager

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import Message
 from starlette.websockets import WebSocketDisconnect
 
 from quattro_web._scope import describe
-from quattro_web.testing._response import Response, WebSocketRefusedError
-from quattro_web.testing._serving import Serving
-
-# What the other end has, if a connection is lost without a close frame.
-LOST = 1006
+from quattro_web.testing._served_websocket import LOST, ServedWebSocket, content_of
 
 
-class WebSocketExchange(Serving):
+class WebSocketExchange(ServedWebSocket):
     """The client's end of a WebSocket. `AppClient.websocket` makes one.
 
     The block opens it::
@@ -31,24 +25,13 @@ class WebSocketExchange(Serving):
     When the block ends, the client closes it, and waits until the app has finished with it.
 
     Attributes:
+        headers: The headers with which the app has accepted it.
         subprotocol: The subprotocol that the app has chosen, if any.
         close_code: The code with which the app has closed it; None as long as it has not.
         close_reason: The reason that it has given.
 
     .. versionadded:: 0.1
     """
-
-    def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
-        self.subprotocol: str | None = None
-        self.close_code: int | None = None
-        self.close_reason: str = ""
-        self._is_accepted = False
-        self._denial: Message | None = None
-        self._denied_with = bytearray()
-        self._messages: deque[Message] = deque()
-        self._farewell: Message | None = None
-        super().__init__(app, scope, raises=raises)
-        self._say({"type": "websocket.connect"})
 
     async def __aenter__(self) -> Self:
         """Wait until the app has accepted it.
@@ -57,15 +40,14 @@ class WebSocketExchange(Serving):
             WebSocketRefusedError: If it has refused it.
             Exception: What it has raised instead, if that is to be raised.
         """
-        await self._until(lambda: self._is_accepted or self._task.done())
+        try:
+            await self._until(lambda: self._is_accepted or self._task.done())
+        finally:
+            if not self._is_accepted:
+                self.drop()
         if not self._is_accepted:
             self._raise_error()
-            status = 403 if self._error is None else 500
-            start = self._denial or {"status": status, "headers": []}
-            headers = Headers(raw=list(start.get("headers", ())))
-            response = Response(int(start["status"]), headers, bytes(self._denied_with))
-            msg = f"{describe(self._scope)} was refused with status {response.status_code}"
-            raise WebSocketRefusedError(msg, response)
+            raise self._refused()
         return self
 
     async def __aexit__(
@@ -76,7 +58,7 @@ class WebSocketExchange(Serving):
     ) -> None:
         self.close()
         if exc is None:
-            await self.finished()
+            await self._block_ends()
 
     async def send_text(self, text: str) -> None:
         """Send a text message.
@@ -118,11 +100,7 @@ class WebSocketExchange(Serving):
 
         .. versionadded:: 0.1
         """
-        message = await self._receive_from_app()
-        if message.get("text") is None:
-            msg = f"a text message was expected, got {message.get('bytes')!r}"
-            raise TypeError(msg)
-        return str(message["text"])
+        return str(await self._receive_from_app("text"))
 
     async def receive_bytes(self) -> bytes:
         """Return the next message, which is binary.
@@ -134,11 +112,7 @@ class WebSocketExchange(Serving):
 
         .. versionadded:: 0.1
         """
-        message = await self._receive_from_app()
-        if message.get("bytes") is None:
-            msg = f"a binary message was expected, got {message.get('text')!r}"
-            raise TypeError(msg)
-        return bytes(message["bytes"])
+        return bytes(await self._receive_from_app("bytes"))
 
     async def receive_json(self) -> Any:
         """Return what the next message says, as JSON.
@@ -150,8 +124,7 @@ class WebSocketExchange(Serving):
 
         .. versionadded:: 0.1
         """
-        message = await self._receive_from_app()
-        return json.loads(message["bytes"] if message.get("text") is None else message["text"])
+        return json.loads(await self._receive_from_app())
 
     def close(self, code: int = 1000, reason: str = "") -> None:
         """Close the connection. The app receives ``websocket.disconnect`` with the code.
@@ -186,64 +159,25 @@ class WebSocketExchange(Serving):
         state = "open" if self._is_accepted and not self._is_over else "closed"
         return f"<{type(self).__name__} {describe(self._scope)}: {state}>"
 
-    @property
-    def _is_over(self) -> bool:
-        return self._has_left or self.close_code is not None or self._task.done()
-
     def _send_to_app(self, message: Message) -> None:
         if self._is_over:
             raise self._disconnected()
         self._say({"type": "websocket.receive", **message})
 
-    async def _receive_from_app(self) -> Message:
+    async def _receive_from_app(self, kind: str = "") -> Any:
         await self._until(lambda: self._messages or self._is_over)
         if not self._messages:
-            if self._task.done():
-                self._raise_error()
+            self._raise_error()
             raise self._disconnected()
         message = self._messages.popleft()
-        self._unread -= _size(message)
+        content = content_of(message)
+        self._unread -= len(content)
         self._changed.set()
-        return message
+        if kind and message.get(kind) is None:
+            msg = f"a message with {kind} was expected, got {content!r}"
+            raise TypeError(msg)
+        return content
 
     def _disconnected(self) -> WebSocketDisconnect:
         code = LOST if self.close_code is None else self.close_code
         return WebSocketDisconnect(code, self.close_reason)
-
-    # The app's end
-
-    def _take(self, message: Message) -> int:
-        kind = message["type"]
-        if self._has_left:
-            msg = "the client has left"  # as servers say, and Starlette expects
-            raise OSError(msg)
-        if self.close_code is not None:
-            msg = f"the app has sent {kind!r} after it had closed the connection"
-            raise RuntimeError(msg)
-        if kind == "websocket.close":
-            self.close_code = int(message.get("code") or 1000)
-            self.close_reason = message.get("reason") or ""
-        elif kind == "websocket.accept":
-            self._is_accepted = True
-            self.subprotocol = message.get("subprotocol")
-        elif kind == "websocket.http.response.start":
-            self._denial = message
-        elif kind == "websocket.http.response.body":
-            self._denied_with += message.get("body", b"")
-        else:
-            self._messages.append(message)
-            return _size(message)
-        return 0
-
-    def _end_of_input(self) -> Message | None:
-        if self.close_code is not None:
-            closed = {"code": self.close_code, "reason": self.close_reason}
-            return {"type": "websocket.disconnect", **closed}
-        return self._farewell
-
-    def _check_end(self) -> None:
-        pass  # one that is not closed is lost
-
-
-def _size(message: Message) -> int:
-    return len(message.get("text") or message.get("bytes") or "")

@@ -1,14 +1,12 @@
-"""Tests, run by another pytest, that leave a task behind: each line that does so is marked."""
+"""Tests, run by another pytest, of apps that leave a task behind; the line is marked."""
 
 import asyncio
-import types
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
 import pytest
-import uvloop
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -27,6 +25,12 @@ async def forever() -> None:
 
 async def fails() -> None:
     raise ZeroDivisionError
+
+
+async def passes(count: int) -> None:
+    """Let a loop pass more often than a task has time to end in."""
+    for _ in range(count):
+        await asyncio.sleep(0)
 
 
 async def leaky(request: Request) -> Response:
@@ -49,6 +53,15 @@ async def gathers(request: Request) -> Response:
     raise AssertionError
 
 
+async def by_child(request: Request) -> Response:
+    async def child() -> None:
+        request.app.state.task = asyncio.create_task(forever())  # left by child
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(child())
+    return PlainTextResponse("its child was leaky")
+
+
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
     app.state.poller = asyncio.ensure_future(forever())  # left by lifespan
@@ -59,62 +72,10 @@ def app(**options: Any) -> Starlette:
     routes = [
         Route("/leaky", leaky),
         Route("/gathers", gathers),
+        Route("/by_child", by_child),
         WebSocketRoute("/socket", leaky_socket),
     ]
     return Starlette(routes=routes, **options)
-
-
-def test_run__by_test() -> None:
-    async def main() -> None:
-        asyncio.create_task(forever())  # left by test
-        await asyncio.sleep(0)
-
-    asyncio.run(main())
-
-
-def test_never_started__by_test() -> None:
-    async def main() -> None:
-        asyncio.create_task(forever())  # left by test
-
-    asyncio.run(main())
-
-
-def test_uvloop__by_test() -> None:
-    async def main() -> None:
-        asyncio.get_running_loop().create_task(forever())  # left by test
-        await asyncio.sleep(0)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())
-
-
-def test_closed_loop__by_test() -> None:
-    async def main() -> None:
-        kept.append(asyncio.create_task(forever()))  # left by test
-        await asyncio.sleep(0)
-
-    kept: list[Any] = []
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(main())
-    loop.close()
-    kept[0]._log_destroy_pending = False
-
-
-@pytest.mark.asyncio
-async def test_pytest_asyncio__by_test() -> None:
-    asyncio.create_task(forever())  # left by test
-    await asyncio.sleep(0)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_anyio__by_test() -> None:
-    asyncio.create_task(forever())  # left by test
-    await asyncio.sleep(0)
 
 
 def test_testclient__by_leaky() -> None:
@@ -129,6 +90,10 @@ def test_testclient_with_lifespan__by_leaky() -> None:
 def test_testclient_websocket__by_leaky_socket() -> None:
     with TestClient(app()) as client, client.websocket_connect("/socket"):
         pass
+
+
+def test_child_of_a_request__by_child() -> None:
+    assert TestClient(app()).get("/by_child").text == "its child was leaky"
 
 
 def test_one_of_two__by_gathers() -> None:
@@ -155,7 +120,7 @@ def test_ended_before_its_loop__by_leaky() -> None:
         served = app()
         async with AppClient(served) as client:
             await client.get("/leaky")
-            await asyncio.sleep(0.01)
+            await passes(50)
             served.state.task.cancel()
             await asyncio.wait([served.state.task])
 
@@ -187,48 +152,16 @@ def test_plain_asgi__by_plain() -> None:
     asyncio.run(main())
 
 
-def test_callback__by_test() -> None:
-    async def main() -> None:
-        later = lambda: kept.append(asyncio.create_task(forever()))  # noqa: E731  # left by test
-        asyncio.get_running_loop().call_soon(later)
-        await asyncio.sleep(0)
-
-    kept: list[Any] = []
-    asyncio.run(main())
-
-
-def test_child_of_a_left_one__by_test() -> None:
-    """The one that is left is named, and not those that it waits for."""
-
-    async def parent() -> None:
-        await asyncio.gather(forever(), forever())
+def test_httpx_ended_before_its_loop__by_leaky() -> None:
+    """The request was served in the task of the test, which goes on."""
 
     async def main() -> None:
-        asyncio.create_task(parent())  # left by test
-        await asyncio.sleep(0.01)
-
-    asyncio.run(main())
-
-
-if hasattr(asyncio, "eager_task_factory"):  # pragma: no branch
-
-    def test_eager__by_test() -> None:
-        async def main() -> None:
-            factory: Any = getattr(asyncio, "eager_task_factory")  # noqa: B009  # not before 3.12
-            asyncio.get_running_loop().set_task_factory(factory)
-            asyncio.create_task(forever())  # left by test
-
-        asyncio.run(main())
-
-
-def test_two_of_them__by_test() -> None:
-    @types.coroutine
-    def old() -> Any:
-        yield from asyncio.Event().wait().__await__()
-
-    async def main() -> None:
-        asyncio.create_task(forever())  # left by test
-        asyncio.create_task(old(), name="old one")
-        await asyncio.sleep(0)
+        served = app()
+        transport = httpx.ASGITransport(app=served)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await client.get("/leaky")
+        await passes(50)
+        served.state.task.cancel()
+        await asyncio.wait([served.state.task])
 
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -17,7 +18,6 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from quattro_core import TaskGroup
 from quattro_web import app_task_group, install, request_task_group
 from quattro_web.testing import AppClient
 
@@ -50,6 +50,21 @@ async def cancels(request: Request) -> Response:
     return PlainTextResponse("cancelled")
 
 
+async def cancels_slowly(request: Request) -> Response:
+    """Cancel what takes longer to end than the request."""
+
+    async def slow() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(slow())
+    await asyncio.sleep(0)
+    task.cancel()
+    return PlainTextResponse("cancelled")
+
+
 async def grouped(request: Request) -> Response:
     group = request_task_group(request)
     group.create_background_task(pump())
@@ -58,6 +73,23 @@ async def grouped(request: Request) -> Response:
         inner.create_task(asyncio.sleep(0.01))
         other.start_soon(asyncio.sleep, 0.01)
     return PlainTextResponse("grouped")
+
+
+async def in_group_of_the_app(request: Request) -> Response:
+    """A task group of asyncio's that the lifespan has opened ends with that."""
+    request.app.state.group.create_task(asyncio.sleep(0.02))
+    return PlainTextResponse("in its group")
+
+
+async def in_a_generator(request: Request) -> Response:
+    """Who waits for the task is in an async generator, which shows no frames of its own."""
+
+    async def chunks() -> AsyncIterator[str]:
+        yield await asyncio.create_task(asyncio.sleep(0.02, "chunk"))
+
+    step = anext(chunks())
+    request.app.state.group.create_task(asyncio.wait_for(step, 1))
+    return PlainTextResponse("in a generator")
 
 
 async def hands_over(request: Request) -> Response:
@@ -97,12 +129,32 @@ async def around(request: Request, call_next: Any) -> Response:
     return response
 
 
-PATHS = ("awaits", "cancels", "grouped", "hands_over", "streams", "events", "in_thread", "sync")
+PATHS = (
+    "awaits",
+    "cancels",
+    "cancels_slowly",
+    "grouped",
+    "in_group_of_the_app",
+    "in_a_generator",
+    "hands_over",
+    "streams",
+    "events",
+    "in_thread",
+    "sync",
+)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async with asyncio.TaskGroup() as group:
+        app.state.group = group
+        yield
 
 
 def make_app() -> Starlette:
     routes = [Route(f"/{name}", globals()[name]) for name in PATHS]
-    app = Starlette(routes=routes, middleware=[Middleware(BaseHTTPMiddleware, dispatch=around)])
+    middleware = [Middleware(BaseHTTPMiddleware, dispatch=around)]
+    app = Starlette(routes=routes, middleware=middleware, lifespan=lifespan)
     install(app, pumps=[pump])
     return app
 
@@ -146,59 +198,29 @@ def test_httpx(path: str) -> None:
     asyncio.run(main())
 
 
-def test_own_tasks() -> None:
-    async def main() -> None:
-        async with TaskGroup() as group:
-            group.create_background_task(forever())
-        task = asyncio.create_task(forever())
-        await asyncio.sleep(0)
-        task.cancel()
+def test_ends_soon_after_the_request() -> None:
+    """A task that is about to end gets a few passes of the loop for it."""
 
+    async def soon() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def plain(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 204})
+            await send({"type": "http.response.body"})
+            kept.append(asyncio.create_task(soon()))
+
+    async def main() -> None:
+        async with AppClient(plain) as client:
+            await client.get("/")
+            await kept[0]
+
+    kept: list[asyncio.Task[None]] = []
     asyncio.run(main())
 
 
-def test_loop_of_ones_own() -> None:
-    """Who runs a loop by hand has its tasks in hand."""
-    loop = asyncio.new_event_loop()
-    task = loop.create_task(forever())
-    loop.run_until_complete(asyncio.sleep(0))
-    task.cancel()
-    loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-    loop.close()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[None]:
-    task = asyncio.create_task(forever())
-    yield
-    task.cancel()
-
-
-def test_cancelled_when_the_loop_does_not_run() -> None:
-    """As the teardown of a fixture does, before the loop is ended."""
-
-    async def make() -> asyncio.Task[None]:
-        return asyncio.create_task(forever())
-
-    with asyncio.Runner() as runner:
-        runner.run(make()).cancel()
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.mark.anyio
-async def test_anyio(server: None) -> None:
-    async with anyio.create_task_group() as group:
-        group.start_soon(asyncio.sleep, 0)
-    await asyncio.wait_for(asyncio.sleep(0), 1)
-
-
-def test_trio() -> None:
-    async def main() -> None:
-        with anyio.move_on_after(0.01):
-            await anyio.sleep_forever()
-
-    anyio.run(main, backend="trio")
+def test_trio_in_an_app() -> None:
+    app = Starlette(routes=[Route("/sync", sync)])
+    with TestClient(app, backend="trio") as client:
+        assert client.get("/sync").status_code == 200

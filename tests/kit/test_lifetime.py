@@ -18,8 +18,7 @@ from quattro_web.fastapi import (
     get_shutdown_event,
 )
 from quattro_web.testing import AppClient, advance
-from tests.kit.apps import Shop
-from tests.kit.running import run, visit
+from tests.kit.running import visit
 
 # What a shutdown would end the process after, if this were a server.
 SHORT = ShutdownGrace(requests=1, tasks=1, pumps=1, resources=0)
@@ -88,6 +87,20 @@ def test_shutdown_within_its_grace() -> None:
     assert log == ["cut after 2 s"]
 
 
+def test_shutdown_that_was_announced_has_its_grace() -> None:
+    """A6: A shutdown that was announced before it is awaited is not hurried by that."""
+    app, log = app_of(grace=SHORT)
+
+    async def test(client: AppClient) -> None:
+        client.start("GET", "/deaf")
+        client.begin_shutdown()
+        await advance(0.2)
+        await client.shut_down()
+
+    visit(app, test, raise_app_exceptions=False)
+    assert log == ["cut after 1 s"]
+
+
 def test_second_signal_hurries() -> None:
     """A6: A second call hurries, as a second signal does."""
     app, log = app_of()
@@ -139,87 +152,16 @@ def test_failed_work_is_raised(waits: bool) -> None:
             visit(app, test)
 
 
-def test_failed_pump_shuts_down() -> None:
-    """A3: A pump that fails begins the shutdown, and its error is raised at the end of the block:
-    no signal is sent to the process of the tests."""
-
-    async def broken() -> None:
-        await asyncio.sleep(5)
-        raise ZeroDivisionError
-
-    app, _ = app_of(Pump(broken))
+def test_failed_work_may_be_let_go() -> None:
+    """A5: Without raise_app_exceptions a failure of handed-over work is in the log alone."""
+    app, _ = app_of()
 
     async def test(client: AppClient) -> None:
-        assert client.health.is_ready
-        await advance(5)
-        assert client.health.is_shutting_down
+        await client.post("/mail?seconds=-1")
+        await client.work_done()
+        await client.post("/mail?seconds=-1")
 
-    with pytest.raises(ZeroDivisionError):
-        visit(app, test)
-
-
-def test_pumps_one_step() -> None:
-    """A2: Pumps that were not started run in the test itself, for as long as it says."""
-    beats: list[float] = []
-
-    async def beat() -> None:
-        while True:
-            beats.append(asyncio.get_running_loop().time())
-            await asyncio.sleep(60)
-
-    async def once() -> None:
-        beats.append(-1)
-
-    app, _ = app_of(Pump(beat, name="beat"), Pump(once, name="once", on_return="ok"))
-
-    async def test(client: AppClient) -> None:
-        await advance(100)
-        assert beats == []
-        await client.run_pump("beat", seconds=61)
-        assert len(beats) == 2
-        await client.run_pump("once")
-        assert beats[-1] == -1
-        with pytest.raises(LookupError, match="nobody"):
-            await client.run_pump("nobody")
-
-    visit(app, test, pumps=False)
-
-
-def test_pump_that_runs_already() -> None:
-    """A2: Only the pumps that are named start; one that runs is not run twice."""
-    shop = Shop()
-
-    async def test(client: AppClient) -> None:
-        assert "poll" in shop.log
-        with pytest.raises(LookupError, match="poll"):
-            await client.run_pump("poll")
-
-    visit(shop.app, test, pumps=["poll"])
-
-
-def test_advance() -> None:
-    """Time passes by as much as is asked for, and all that is due by then has happened."""
-    log: list[int] = []
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for second in (1, 2, 3):
-            loop.call_later(second, log.append, second)
-        await advance(2)
-        assert log == [1, 2]
-        with pytest.raises(
-            ValueError, match="seconds must be a number of seconds that is not negative, got -1"
-        ):
-            await advance(-1)
-        await advance(1)
-
-    run(main)
-
-
-def test_advance_needs_the_virtual_clock() -> None:
-    """On a real event loop, it is an error that says which loop it needs."""
-    with pytest.raises(RuntimeError, match=r"loop_factory=quattro_web\.testing\.VirtualClockLoop"):
-        asyncio.run(advance(1))
+    visit(app, test, raise_app_exceptions=False)
 
 
 def test_overrides() -> None:

@@ -7,15 +7,17 @@ import sys
 from pathlib import Path
 
 import pytest
-from starlette.applications import Starlette
 
-from quattro_web.testing import LeakedTaskError, no_leaked_tasks
 from tests.kit.pytests import Outcome, run_pytest
 
 HERE = Path(__file__).parent
-LEAVING = HERE / "leaving.py"
-NOTHING = HERE / "leaving_nothing.py"
-NAMES = re.findall(r"def (test_\w+__by_\w+)", LEAVING.read_text())
+LEAVING = (HERE / "leaving.py", HERE / "leaving_alone.py")
+NOTHING = {HERE / "leaving_nothing.py": 30, HERE / "leaving_nothing_alone.py": 5}
+FILES = {
+    name: file
+    for file in LEAVING
+    for name in re.findall(r"def (test_\w+__by_\w+)", file.read_text())
+}
 EAGER = {"test_eager__by_test"}
 HAS_EAGER = hasattr(asyncio, "eager_task_factory")
 
@@ -38,39 +40,70 @@ def test_may():
 """
 
 
+VIRTUAL_CONFTEST = """
+from quattro_web.testing import VirtualClockLoop
+
+def pytest_asyncio_loop_factories(config, item):
+    return {"virtual": VirtualClockLoop}
+"""
+
+VIRTUAL = """
+import pytest
+from quattro_web.testing import VirtualClockLoop, advance
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio", {"loop_factory": VirtualClockLoop}
+
+@pytest.mark.anyio
+async def test_anyio():
+    await advance(3600)
+
+@pytest.mark.asyncio
+async def test_asyncio():
+    await advance(3600)
+"""
+
+
 @pytest.fixture(scope="module")
-def leaving(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
-    return run_pytest(tmp_path_factory.mktemp("leaving"), LEAVING)
+def leaving(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    said: dict[str, str] = {}
+    for file in LEAVING:
+        outcome = run_pytest(tmp_path_factory.mktemp(file.stem), file)
+        said.update(outcome.said)
+    return said
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if HAS_EAGER or name not in EAGER])
-def test_names_what_was_left_and_the_line_that_made_it(leaving: Outcome, name: str) -> None:
+@pytest.mark.parametrize("name", [name for name in FILES if HAS_EAGER or name not in EAGER])
+def test_names_what_was_left_and_the_line_that_made_it(leaving: dict[str, str], name: str) -> None:
     """Whoever runs the loop, a task that is left fails its test, with the file and the line."""
-    said = leaving.said[name]
-    assert said.startswith("error"), leaving.output
+    said, file = leaving[name], FILES[name]
+    assert said.startswith("error"), said
     made = [(str(path), int(line)) for path, line in re.findall(r"made in \S+, (.+):(\d+)", said)]
-    lines = LEAVING.read_text().splitlines()
+    lines = file.read_text().splitlines()
     path, line = made[0]
-    assert path == str(LEAVING)
+    assert path == str(file)
     assert lines[line - 1].endswith(f"# left by {name.rpartition('__by_')[2]}")
     assert lines[line - 1].strip() in said
     assert len(made) == (2 if "two_of_them" in name else 1)
 
 
-def test_says_what_it_has_outlived(leaving: Outcome) -> None:
+def test_says_what_it_has_outlived(leaving: dict[str, str]) -> None:
     """The message names the request, the lifespan or the loop that has ended before."""
-    said = leaving.said
+    said = leaving
     assert "when GET /leaky had ended" in said["test_client__by_leaky"]
+    assert "when GET /by_child had ended" in said["test_child_of_a_request__by_child"]
     assert "when the lifespan of the app had ended" in said["test_lifespan__by_lifespan"]
     assert "when its event loop ended" in said["test_run__by_test"]
     assert "when its event loop was closed" in said["test_closed_loop__by_test"]
     assert "old (old one), made in" in said["test_two_of_them__by_test"]
 
 
-def test_finds_nothing_where_nothing_was_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", NOTHING, ids=lambda file: file.stem)
+def test_finds_nothing_where_nothing_was_left(tmp_path: Path, file: Path) -> None:
     """No test fails whose tasks end by themselves, are owned by a group, or were cancelled."""
-    outcome = run_pytest(tmp_path, NOTHING)
-    assert len(outcome.said) > 30
+    outcome = run_pytest(tmp_path, file)
+    assert len(outcome.said) > NOTHING[file]
     assert outcome.said == dict.fromkeys(outcome.said, ""), outcome.output
     assert outcome.status == 0
 
@@ -101,6 +134,33 @@ def test_is_on_for_all_tests_if_the_option_says_so(tmp_path: Path) -> None:
     assert outcome.said["test_may"] == ""
 
 
+def test_uvloop_that_comes_later(tmp_path: Path) -> None:
+    """The loops of uvloop are watched as well if the test is the first to import it."""
+    more = """
+assert "uvloop" not in sys.modules
+
+def test_late(no_leaked_tasks):
+    import uvloop
+    async def main():
+        asyncio.create_task(asyncio.sleep(10))
+        await asyncio.sleep(0)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+"""
+    outcome = small(tmp_path, more=more)
+    assert "its event loop ended" in outcome.said["test_late"], outcome.output
+
+
+def test_async_plugins_take_the_virtual_clock(tmp_path: Path) -> None:
+    """pytest-asyncio and anyio's plugin run tests on the virtual clock, as the page says."""
+    (tmp_path / "conftest.py").write_text(VIRTUAL_CONFTEST)
+    file = tmp_path / "test_virtual.py"
+    file.write_text(VIRTUAL)
+    outcome = run_pytest(tmp_path, file, "-o", "no_leaked_tasks=true")
+    assert len(outcome.said) == 2
+    assert set(outcome.said.values()) == {""}, outcome.output
+
+
 def test_loading_it_costs_nothing() -> None:
     """Loading the plugin imports pytest, and nothing else that is not there with it."""
     program = (
@@ -109,51 +169,3 @@ def test_loading_it_costs_nothing() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.stdout == "1\n", done.stderr
-
-
-async def forever() -> None:
-    await asyncio.Event().wait()
-
-
-async def leave() -> None:
-    asyncio.create_task(forever())
-    await asyncio.sleep(0)
-
-
-def test_context_manager_does_the_same() -> None:
-    """Without pytest, a context manager raises what the fixture says."""
-    with pytest.raises(LeakedTaskError, match=r"1 task was left behind:\n\nforever \(Task-\d+\)"):
-        with no_leaked_tasks():
-            asyncio.run(leave())
-    with no_leaked_tasks():
-        asyncio.run(asyncio.sleep(0))
-
-
-def test_failure_of_the_block_is_not_hidden() -> None:
-    """A block that fails by itself raises that, whatever it has left."""
-    with pytest.raises(ZeroDivisionError), no_leaked_tasks():
-        asyncio.run(leave())
-        raise ZeroDivisionError
-
-
-def test_everything_is_put_back() -> None:
-    """After the test, loops and apps are as they were before."""
-
-    def state() -> list[object]:
-        loop = asyncio.BaseEventLoop
-        methods = [loop.create_task, loop.run_forever, loop.run_until_complete, loop.close]
-        return [*methods, Starlette.__call__, "create_task" in vars(asyncio.SelectorEventLoop)]
-
-    before = state()
-    with pytest.raises(LeakedTaskError), no_leaked_tasks():
-        assert state() != before
-        asyncio.run(leave())
-    assert state() == before
-
-
-def test_task_of_a_test_that_goes_on_in_its_loop() -> None:
-    """A task is left also where the loop outlives the test, as a loop of a whole session does."""
-    with asyncio.Runner() as runner:
-        runner.run(asyncio.sleep(0))
-        with pytest.raises(LeakedTaskError, match="when the test ended"), no_leaked_tasks():
-            runner.run(leave())
