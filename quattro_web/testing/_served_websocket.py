@@ -20,7 +20,7 @@ class ServedWebSocket(Serving):
     """The server's end of a WebSocket: what the app sends is held against what servers let pass."""
 
     def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
-        self.headers = Headers()
+        self.headers: Headers = Headers()
         self.subprotocol: str | None = None
         self.close_code: int | None = None
         self.close_reason: str = ""

@@ -81,7 +81,8 @@ def test_shutdown_within_its_grace() -> None:
         await client.shut_down()
         assert (await exchange.response()).status_code == 503
         assert signal.getsignal(signal.SIGTERM) is handler
-        assert "quattro_web" not in [thread.name for thread in threading.enumerate()]
+        names = [thread.name for thread in threading.enumerate()]
+        assert not [name for name in names if name.startswith("quattro_web")]
 
     visit(app, test)
     assert log == ["cut after 2 s"]
