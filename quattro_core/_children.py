@@ -42,6 +42,8 @@ class Children(asyncio.TaskGroup):
     _closes_refused = sys.version_info >= (3, 13)
     # The loop while a plain child may be made at once, else False (no running loop is False).
     _spawns_in: asyncio.AbstractEventLoop | Literal[False]
+    # `_on_task_done` while the group is open, else None: it takes long to bind it for each child.
+    _on_done: Any
     # Background tasks, and whether the group has cancelled them: it does that once.
     _background: dict[asyncio.Task[Any], bool] | None
     # None without a limit.

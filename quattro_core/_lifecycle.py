@@ -8,6 +8,7 @@ from asyncio import CancelledError, current_task, get_running_loop
 from types import TracebackType
 from typing import Any, Self
 
+from quattro_core._cancelling import cancel_again, undelivered
 from quattro_core._children import Children, is_base_error
 
 
@@ -55,6 +56,7 @@ class Lifecycle(Children):
         self._entered = True
         if self._slots is None:
             self._spawns_in = loop
+            self._on_done = self._on_task_done
         if self._cancel_on_enter:
             self.cancel(self._cancel_msg)
         return self
@@ -108,7 +110,7 @@ class Lifecycle(Children):
                 self._parent_cancel_requested = True
                 self._parent_task.cancel(msg)
 
-    async def finish(self, *, immediate: bool = False) -> None:
+    async def finish(self, *, immediate: bool = False) -> bool:
         """Finish the group from outside of its `async with`: nothing of it is alive afterwards.
 
         Waits for the foreground children, cancels the background tasks and waits for them, as the
@@ -120,6 +122,9 @@ class Lifecycle(Children):
 
         Args:
             immediate: Cancel the children instead of waiting for them; not the body.
+
+        Returns:
+            Whether any child has failed; `exceptions` tells how.
 
         Raises:
             RuntimeError: If a child of the group calls it: it would wait for itself. If the group
@@ -155,11 +160,13 @@ class Lifecycle(Children):
                 cancelled = exc
         self._exiting = True
         self._spawns_in = False
+        self._on_done = None
         if cancelled is not None:
             try:
                 raise cancelled
             finally:
                 del cancelled
+        return bool(self._errors)
 
     async def __aexit__(  # type: ignore[override]
         self,
@@ -195,7 +202,7 @@ class Lifecycle(Children):
                 self._report_all_but(self._base_error)
                 raise self._base_error
             if self._parent_cancel_requested:
-                last = await _undelivered(parent) or last
+                last = await undelivered(parent) or last
                 if parent.uncancel() == 0:
                     outer = None  # it was ours
                 elif outer is None:
@@ -209,35 +216,16 @@ class Lifecycle(Children):
             if parent.cancelling():
                 # Errors go first, but the outer cancellation is not lost: the next await raises it.
                 if sys.version_info >= (3, 13):  # pragma: no cover (of the newest, if combined)
-                    _cancel_again(parent)
+                    cancel_again(parent)
                 else:
                     # Before 3.13, uncancel() by a timeout around us would not take it back.
-                    self._loop.call_soon(_cancel_again, parent)
+                    self._loop.call_soon(cancel_again, parent)
             if len(errors) == 1 and isinstance(exc, GeneratorExit):
                 raise exc  # an async generator that is closed must see it as it is
             message = "unhandled errors in a TaskGroup"
             raise BaseExceptionGroup(message, errors) from None
         finally:
-            # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it.
+            # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it,
             self._parent_task = self._errors = self._base_error = None  # type: ignore[assignment]
+            self._on_done = None  # as the group does
             del exc, outer, last, errors, parent
-
-
-def _cancel_again(task: asyncio.Task[Any]) -> None:
-    """Deliver a cancellation anew, without counting it twice, if nobody has answered for it."""
-    if task.cancelling() and not task.done():
-        task.uncancel()
-        task.cancel()
-
-
-async def _undelivered(task: asyncio.Task[Any]) -> CancelledError | None:
-    """Take in a cancellation that the current task was asked for and has not met yet.
-
-    From 3.13 on, uncancel() takes it back. Before, the first await after the group would raise it.
-    """
-    if sys.version_info < (3, 13) and getattr(task, "_must_cancel", False):
-        try:
-            await asyncio.sleep(0)
-        except CancelledError as exc:
-            return exc
-    return None

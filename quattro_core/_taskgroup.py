@@ -53,8 +53,10 @@ class TaskGroup(FanOut):
         self._base_error = self._on_completed_fut = self._background = None
         self._tasks = set()
         self._errors = []
-        has_limit = concurrency_limit is not None or shared_limit is not None
-        self._slots = _slots_of(concurrency_limit, shared_limit) if has_limit else None
+        if concurrency_limit is None and shared_limit is None:
+            self._slots = None
+        else:
+            self._slots = _slots_of(concurrency_limit, shared_limit)
 
     def create_task(
         self,
@@ -95,7 +97,7 @@ class TaskGroup(FanOut):
         else:
             task = self._make(coro, name=name, context=context, **kwargs)
         self._tasks.add(task)
-        task.add_done_callback(self._on_task_done)
+        task.add_done_callback(self._on_done)
         if self._spawns_in is not loop or CALL_GRAPH:
             self._register(task)
         return task

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from asyncio import current_task
 from collections.abc import Awaitable
-from sys import exception
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,7 @@ from quattro_web._inbox import Inbox
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
-from quattro_web._settings import THE_APPS, Settings
+from quattro_web._settings import Settings
 from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
@@ -33,32 +32,31 @@ THREAD_POLL = 0.02
 class Exchange(Inbox):
     """One request, with what was sent and received of it, until somebody asks for its group.
 
-    Every request pays for this object, so it is a few attributes (what it may never need is an
-    attribute of the class until it does), and its `send` hands back the server's own awaitable.
+    Every request pays for this object, and its `send` hands back the server's own awaitable. What
+    every request reads is set by the constructor, since CPython is five times as slow to find it on
+    the class; what it may never need is an attribute of the class until it does.
     """
 
     tasks: RequestTasks | None
     send_now: Send  # the server's
-    watch: Watch | None = None
+    watch: Watch | None
     reason: CancelReason | None = None  # why it was cancelled, if it was
-    start: Message | None = None  # the start of the response, or the acceptance of a WebSocket
+    start: Message | None  # the start of the response, or the acceptance of a WebSocket
     sent = 0  # bytes of its body
-    complete = False
+    complete: bool
     outer: Exchange | EndedRequest | None = None
     inner: Exchange | None = None  # that of a sub-app, which answers
     patience: Patience | None = None  # what watches its client, if that is to be watched
     expires = 0.0  # when that begins, by the clock of the loop
     has_lasted = False
-    concurrency_limit: int | None = THE_APPS
 
     def __init__(self, settings: Settings, receive: Receive, send: Send) -> None:
         self._receive = receive
         self.send_now = send
         self.settings = settings
-        self.tasks = None
+        self.tasks = self.watch = self.start = None
+        self.complete = False
         self.began = monotonic()
-        # An exception that is being handled around the app is none of the handler's.
-        self.handled_outside = exception()
         try:
             # The task of the middleware is the parent of the group, whoever asks for it first.
             self.parent = current_task()
@@ -117,11 +115,6 @@ class Exchange(Inbox):
     # The group
 
     @property
-    def is_undisturbed(self) -> bool:
-        """Whether nobody has asked the task of the request to be cancelled."""
-        return self.parent is not None and not self.parent.cancelling()
-
-    @property
     def group(self) -> TaskGroup | None:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group
@@ -137,7 +130,7 @@ class Exchange(Inbox):
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
             raise RuntimeError(msg)
-        group = self.settings.new_group(self.concurrency_limit)
+        group = self.settings.new_group()
         try:
             group.enter(self.parent)
         except RuntimeError:
@@ -205,11 +198,25 @@ class Exchange(Inbox):
         if self.is_read_ahead:
             await self.stop_reading()
 
+    def lets_go(self) -> bool:
+        """Let go of the group, if it has ended as it should and nobody has cancelled the request.
+
+        Returns:
+            Whether that is so: nothing is left to be done.
+        """
+        tasks, parent = self.tasks, self.parent
+        if tasks is None or parent is None or not tasks.is_over or parent.cancelling():
+            return False
+        tasks.unguard()
+        self.tasks = None  # it refers to what refers to it
+        return True
+
     async def close(self) -> None:
         """Let go of the group, of the watch and of what refers to them: the request has ended."""
         tasks, self.tasks = self.tasks, None
         if tasks is not None:
             tasks.abandon()
+            tasks.unguard()
         if self.watch is not None:
             await self.unwatch()
             self.tell(None)

@@ -21,8 +21,6 @@ RELEASE_AFTER = 0.05
 class ResponseGate:
     """What is held back of a response.
 
-    What most responses never need is an attribute of the class until they do.
-
     Attributes:
         exchange: The request.
         group: Its task group.
@@ -32,10 +30,10 @@ class ResponseGate:
     exchange: Exchange
     group: TaskGroup
     conn: Connection
-    _held: Message | None = None
-    _behind: list[Message] | tuple[()] = ()  # held back with the start, or behind it
-    _timer: asyncio.TimerHandle | None = None
-    _releasing: asyncio.Task[None] | None = None
+    _held: Message | None
+    _behind: list[Message] | tuple[()]  # held back with the start, or behind it
+    _timer: asyncio.TimerHandle | None
+    _releasing: asyncio.Task[None] | None
 
     @property
     def is_websocket(self) -> bool:

@@ -118,7 +118,7 @@ class TaskGroupMiddleware:
             return
         exchange = scope[REQUEST] = Exchange(self._settings, receive, send)
         self._requests[exchange] = scope
-        tasks = error = None
+        error = None
         try:
             if self._is_special or outer is not None:
                 self._begin(exchange, scope, outer)
@@ -129,13 +129,10 @@ class TaskGroupMiddleware:
                     if exchange.tasks is None:
                         raise
                     error = exc
-            tasks = exchange.tasks
-            if tasks is not None:
-                if error is not None or not tasks.is_over or not exchange.is_undisturbed:
-                    await _failures.end(exchange, tasks, error)
-                exchange.tasks = tasks = None  # it refers to what refers to it
+            if exchange.tasks is not None and (error is not None or not exchange.lets_go()):
+                await _failures.end(exchange, exchange.tasks, error)
         finally:
-            tasks = error = None  # so do these
+            error = None  # it refers to this frame
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None or exchange.watch is not None or outer is not None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from asyncio import current_task
 from collections.abc import Awaitable
 from sys import exception
 from types import FrameType
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from starlette.types import Message
 
 from quattro_core import TaskGroup
-from quattro_web._dependencies import REQUEST_STACK, guard_dependencies
+from quattro_web._dependencies import REQUEST_STACK, Guard
 from quattro_web._gate import BODIES, STARTS, ResponseGate
 from quattro_web._scope import Connection
 
@@ -29,23 +31,34 @@ class RequestTasks(ResponseGate):
     """
 
     # Whether the response has left as it should, and nothing is left to be done for it.
-    is_over = False
-    _closed = False
-    _guarded: object = None
-    _raised: tuple[int, BaseException] | None = None
+    is_over: bool
+    _closed: bool
+    _guard: Guard | None
+    _raised: tuple[int, BaseException] | None
 
     def __init__(self, exchange: Exchange, group: TaskGroup, conn: Connection) -> None:
+        # Those of the gate as well: CPython is slow to find a default on the class.
         self.exchange = exchange
         self.group = group
         self.conn = conn
+        self.is_over = self._closed = False
+        self._held = self._timer = self._releasing = self._guard = self._raised = None
+        self._behind = ()
         self.guard(conn)
 
     def guard(self, conn: Connection) -> None:
         """See to it that children end before the dependencies of whoever asks for the group."""
         scope = getattr(conn, "scope", conn)
-        if REQUEST_STACK in scope and scope[REQUEST_STACK] is not self._guarded:
-            self._guarded = scope[REQUEST_STACK]
-            guard_dependencies(scope, self)
+        if REQUEST_STACK in scope:
+            guard = self._guard
+            if guard is None or guard.request_stack is not scope[REQUEST_STACK]:
+                self._guard = Guard(scope, self, guard)
+
+    def unguard(self) -> None:
+        """Let go of those dependencies: the request has ended."""
+        if self._guard is not None:
+            self._guard.let_go()
+            self._guard = None
 
     # Sending
 
@@ -64,13 +77,12 @@ class RequestTasks(ResponseGate):
     async def _send_end(self, end: Message) -> None:
         """Send the end of a response when the children have ended, after all that is held back."""
         exchange, group = self.exchange, self.group
-        if asyncio.current_task() is not exchange.parent and self._is_child(group):
+        if current_task() is not exchange.parent and self._is_child(group):
             self.hold_end(end)
             return
         if self._timer is not None:
             self.keep()
-        await group.finish()
-        if group.exceptions or exchange.reason is not None:
+        if await group.finish() or exchange.reason is not None:
             await self._unwind(group)
         self._closed = True
         if self._behind or self._releasing is not None or end["type"] != "http.response.body":
@@ -106,7 +118,7 @@ class RequestTasks(ResponseGate):
         elif kind == "websocket.close":
             # That of a child, or of a task of a child's, goes out at once: it can't wait for its
             # own end, and the handler may be waiting for what follows the close.
-            if asyncio.current_task() is exchange.parent:
+            if current_task() is exchange.parent:
                 await self._finish(group)
             # granian does not send it while a receive() is waiting, as that of the watch is.
             await exchange.unwatch()
@@ -116,12 +128,19 @@ class RequestTasks(ResponseGate):
         """Whether a response that is sent while *raised* is being handled is the answer to it.
 
         Starlette sends that from the except block that has caught it. An app that falls back on
-        another one from an except block of its own answers nothing.
+        another one from an except block of its own answers nothing. Nor is what is being handled
+        around the middleware any of the handler's: its frame is further out.
         """
         traceback = raised.__traceback__
-        if traceback is None or raised is self.exchange.handled_outside:
+        if traceback is None or not is_starlettes(traceback.tb_frame):
             return False
-        return is_starlettes(traceback.tb_frame)
+        frame = inspect.currentframe()
+        while frame is not None and frame is not traceback.tb_frame:
+            is_middlewares = frame.f_globals.get("__name__") == "quattro_web._middleware"
+            if is_middlewares and frame.f_locals.get("exchange") is self.exchange:
+                return False
+            frame = frame.f_back
+        return True
 
     # Ending
 
@@ -185,12 +204,11 @@ class RequestTasks(ResponseGate):
 
     def _is_child(self, group: TaskGroup) -> bool:
         """Whether a child of the group sends: it can't wait for its own end."""
-        task = asyncio.current_task()
+        task = current_task()
         return task is not self.exchange.parent and task in group.tasks
 
     async def _finish(self, group: TaskGroup, *, immediate: bool = False) -> None:
-        await group.finish(immediate=immediate)
-        if group.exceptions or self.exchange.reason is not None:
+        if await group.finish(immediate=immediate) or self.exchange.reason is not None:
             await self._unwind(group)
         self._closed = True
 

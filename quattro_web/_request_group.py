@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from quattro_core import TaskGroup
 from quattro_web._arguments import checked_limit
 from quattro_web._ended import COMPLETE, EndedRequest, check_loop
@@ -64,14 +62,14 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
     if request.group is not None or isinstance(request, EndedRequest):
         msg = "the group of this request is there already: set its limit before it is asked for"
         raise RuntimeError(msg)
-    request.concurrency_limit = limit
+    request.settings = request.settings.limited(limit)
 
 
 def request_of(conn: Connection) -> Exchange | EndedRequest:
     """Return what is kept of a request in its scope."""
     try:
         # A Request is a mapping of its scope, but a slow one.
-        return cast("Exchange | EndedRequest", getattr(conn, "scope", conn)[REQUEST])
+        request: Exchange | EndedRequest = getattr(conn, "scope", conn)[REQUEST]
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "
@@ -80,3 +78,4 @@ def request_of(conn: Connection) -> Exchange | EndedRequest:
         raise NoTaskGroupError(msg) from None
     except TypeError:
         raise not_a_connection(conn) from None
+    return request

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quattro_core import SharedLimit, TaskGroup
@@ -11,9 +13,6 @@ from quattro_web._scope import Connection
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
     from quattro_web._exchange import Exchange
-
-# Instead of a limit of a request's own. No group could have it.
-THE_APPS = 0
 
 
 class Settings:
@@ -24,23 +23,22 @@ class Settings:
     """
 
     def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
-        self.concurrency_limit = concurrency_limit
-        self.shared_limit = shared_limit
+        # Makes a group for a request, not entered yet.
+        self.new_group: Callable[[], TaskGroup] = TaskGroup
+        if concurrency_limit is not None or shared_limit is not None:
+            self.new_group = partial(
+                TaskGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
+            )
+        self._shared_limit = shared_limit
         # Those that are open, each with its scope: a shutdown ends them.
         self.requests: dict[Exchange, Connection] = {}
         self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
 
-    def new_group(self, limit: int | None) -> TaskGroup:
-        """Return a group for a request, not entered yet.
-
-        Args:
-            limit: How many of its children may run at once; `THE_APPS` means what the app says.
-        """
-        if limit == THE_APPS:
-            limit = self.concurrency_limit
-        if limit is None and self.shared_limit is None:
-            return TaskGroup()  # said with fewer words, and so sooner
-        return TaskGroup(concurrency_limit=limit, shared_limit=self.shared_limit)
+    def limited(self, concurrency_limit: int | None) -> Settings:
+        """Return the same for a request with a limit of its own."""
+        settings = Settings(concurrency_limit, self._shared_limit)
+        settings.requests, settings.runs = self.requests, self.runs
+        return settings
 
     def app_run(self) -> AppRun | None:
         """Return the run of the app in the current event loop."""

@@ -97,6 +97,22 @@ def test_cancelled_waiter(run: Run, exiting: bool) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_finish_tells_of_failures(run: Run, fails: bool) -> None:
+    """C3: finish says whether any child has failed."""
+
+    async def main() -> None:
+        parent = asyncio.create_task(forever())
+        tg = TaskGroup().enter(parent)
+        tg.create_task(fail(ValueError()) if fails else asyncio.sleep(0))
+        assert await tg.finish() is fails
+        assert bool(tg.exceptions) is fails
+        parent.cancel()
+        await asyncio.wait((parent,))
+
+    run(main)
+
+
 def test_finish_immediately(run: Run) -> None:
     """C3: finish(immediate=True) cancels the children instead of waiting, but not the body."""
 

@@ -58,6 +58,25 @@ def test_no_reference_cycles(run_plain: Run, how: str, limit: int | None) -> Non
     run_plain(main)
 
 
+@pytest.mark.parametrize("limit", [None, 1])
+def test_finished_group_is_no_cycle(run_plain: Run, limit: int | None) -> None:
+    """C3, C5: A group that was finished, and never exited, goes when nobody holds it."""
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            group = TaskGroup(concurrency_limit=limit).enter()
+            group.create_task(asyncio.sleep(0))
+            await group.finish()
+            left = weakref.ref(group)
+            del group
+            assert left() is None
+        finally:
+            gc.enable()
+
+    run_plain(main)
+
+
 def test_group_lets_go_of_errors(run_plain: Run) -> None:
     """C5: a group that somebody keeps holds neither its errors nor its parent task."""
     group = TaskGroup()

@@ -1,12 +1,15 @@
 """Responses that a child sends, that nobody sends, and what comes after them."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, request_task_group
 from tests.support.asgi import Exchange, get, run
@@ -29,6 +32,25 @@ def test_child_that_sends_the_response() -> None:
 
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["response sent", "other", "start 200", "body ok"]
+
+
+def test_app_that_answers_for_another_one() -> None:
+    """R2, R4: An app that answers for the failed one around it is not done for by that:
+    its own children are awaited, though an exception is being handled as it sends its response."""
+    log: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        request_task_group(request).create_task(ticks(log, "child"))
+        return PlainTextResponse("instead")
+
+    fallback = TaskGroupMiddleware(Starlette(routes=[Route("/", handler)]))
+
+    async def answer(_: Request, __: Exception) -> ASGIApp:
+        return fallback
+
+    handlers: Any = {404: answer}
+    run(get(Starlette(exception_handlers=handlers), log=log))
+    assert log == ["child", "start 200", "body instead"]
 
 
 def test_handler_that_sends_nothing() -> None:
