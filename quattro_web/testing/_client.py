@@ -44,6 +44,7 @@ class AppClient(Requests):
 
     Raises:
         TypeError: If *pumps* is a single name.
+        LookupError: At the beginning of the block, if *pumps* has a name that no pump has.
 
     .. versionadded:: 0.1
     """
@@ -64,6 +65,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If it was started before, or refuses to start.
+            LookupError: If *pumps* has a name that none of its pumps has.
             Exception: What keeps it from starting.
         """
         await self._server.start()

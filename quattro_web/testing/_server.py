@@ -32,9 +32,10 @@ class Server:
             msg = f"pumps must be a bool or a collection of names, got {pumps!r}: say [{pumps!r}]"
             raise TypeError(msg)
         every = None if pumps else ()
+        self._named = () if isinstance(pumps, bool) else tuple(pumps)
         self.app = app
         self.raises = raises
-        self._harness = Harness(every if isinstance(pumps, bool) else pumps)
+        self._harness = Harness(every if isinstance(pumps, bool) else self._named)
         self._life: Life | None = None
         self._open: list[Serving] = []
         self._has_ended = False
@@ -50,6 +51,11 @@ class Server:
         except BaseException:
             self._has_ended = True
             await self._abandon(life)
+            raise
+        try:
+            self._check_named()
+        except LookupError:
+            await self.end(hurries=True)
             raise
 
     @property
@@ -128,14 +134,25 @@ class Server:
         """Return a pump that was not started."""
         held_back = {pump.name: pump for run in self.runs() for pump in run.pumping.held_back}
         if name not in held_back:
-            running = [pump.name for run in self.runs() for pump in run.pumping.runs]
+            known = self._pump_names()
             msg = (
                 f"pump {name!r} runs already: AppClient(app, pumps=False) does not start it"
-                if name in running
-                else f"there is no pump {name!r}; the app has {sorted([*held_back, *running])}"
+                if name in known
+                else f"there is no pump {name!r}; the app has {known}"
             )
             raise LookupError(msg)
         return held_back[name]
+
+    def _check_named(self) -> None:
+        known = self._pump_names()  # of all that share the lifespan
+        for name in self._named:
+            if name not in known:
+                msg = f"pumps={list(self._named)}: there is no pump {name!r}; the app has {known}"
+                raise LookupError(msg)
+
+    def _pump_names(self) -> list[str]:
+        pumpings = [run.pumping for run in self._harness.runs]
+        return sorted(run.name for each in pumpings for run in (*each.runs, *each.held_back))
 
     def _untold(self) -> list[BaseException]:
         if not self.raises:
