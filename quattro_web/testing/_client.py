@@ -99,6 +99,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
 
         .. versionadded:: 0.1
         """
@@ -125,6 +126,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
 
         .. versionadded:: 0.1
         """

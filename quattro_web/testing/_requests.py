@@ -70,6 +70,7 @@ class Requests(ABC):
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
             ResponseCutError: If the app has ended in the middle of the response.
             Exception: What the app has raised, if that is to be raised.
 
@@ -176,7 +177,7 @@ def websocket_scope(path: str, headers: Mapping[str, str], subprotocols: Sequenc
 
 def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
     if not path.startswith("/"):
-        msg = f"path must begin with a slash, got {path!r}"
+        msg = f"path must begin with '/', got {path!r}: a client has no host but its app"
         raise ValueError(msg)
     raw_path, _, query = path.partition("#")[0].partition("?")
     return {

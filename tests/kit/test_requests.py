@@ -86,8 +86,6 @@ def test_what_is_encoded(shop: Shop) -> None:
         assert told["query"] == "q=%C3%BC%20&r=a%20b&flag=true&none=&many=1&many=false&many=%C3%BC"
         told = (await client.get("/echo", params=[("a", 1), ("a", 2)])).json()
         assert told["query"] == "a=1&a=2"
-        with pytest.raises(ValueError, match="path must begin with a slash, got 'http://test/'"):
-            await client.get("http://test/")
 
     visit(shop.app, test)
 
