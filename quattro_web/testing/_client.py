@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_web._app_group import AppGroup
 from quattro_web._health import AppHealth, health_of
 from quattro_web.testing._exchange import Exchange
+from quattro_web.testing._options import RequestOptions
 from quattro_web.testing._requests import Requests, websocket_scope
 from quattro_web.testing._server import Server
 from quattro_web.testing._websocket import WebSocketExchange
@@ -87,7 +88,7 @@ class AppClient(Requests):
         path: str,
         *,
         more_content: bool = False,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> Exchange:
         """Start a request, without waiting for its response.
 
@@ -95,7 +96,7 @@ class AppClient(Requests):
             method: The method.
             path: The path, with a query string if there is one.
             more_content: Whether more of the body is to come, by `Exchange.upload`.
-            **options: What ``request`` takes.
+            **options: What `request` takes, `RequestOptions`.
 
         Raises:
             RuntimeError: If the app does not run.
