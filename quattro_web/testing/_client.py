@@ -150,7 +150,7 @@ class AppClient(Requests):
     # The app
 
     @property
-    def app_group(self) -> AppGroup:
+    def app_task_group(self) -> AppGroup:
         """The app's task group.
 
         Raises:

@@ -97,7 +97,7 @@ def test_app_that_is_not_installed() -> None:
         assert (await client.get("/")).status_code == 404
         client.start("GET", "/hangs")
         await asyncio.sleep(1)
-        for use in (lambda: client.health, lambda: client.app_group, client.begin_shutdown):
+        for use in (lambda: client.health, lambda: client.app_task_group, client.begin_shutdown):
             with pytest.raises(RuntimeError, match=r"call quattro_web\.install\(app\)"):
                 use()
 

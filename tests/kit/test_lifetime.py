@@ -133,6 +133,27 @@ def test_work_is_waited_for() -> None:
     assert log == ["mail", "mail"]
 
 
+def test_work_of_the_tests_own(caplog: pytest.LogCaptureFixture) -> None:
+    """A5: A test may hand work over as a handler does; the log names it as where it came from."""
+    app, log = app_of()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def mail() -> None:
+        await asyncio.sleep(3)
+        log.append("mail")
+
+    async def test(client: AppClient) -> None:
+        client.app_task_group.create_task(mail())
+        client.app_task_group.create_task(fail())
+        await client.work_done()
+        assert log == ["mail"]
+
+    visit(app, test, raise_app_exceptions=False)
+    assert "handed over by the test, failed" in caplog.text
+
+
 @pytest.mark.parametrize("waits", [True, False])
 def test_failed_work_is_raised(waits: bool) -> None:
     """A5: A failure of handed-over work is raised to the test, once."""
