@@ -65,8 +65,6 @@ class Exchange(Serving):
         """
         self._leave()
 
-    leave = disconnect
-
     async def started(self) -> Self:
         """Wait until the response has begun: its status and its headers are there.
 

@@ -86,8 +86,7 @@ class Requests(ABC):
         try:
             return await exchange.response()
         finally:
-            if not exchange.task.done():
-                exchange.leave()  # the test has lost its patience
+            exchange.disconnect()  # the test may have lost its patience
 
     async def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
         """Make a GET request; the options are `RequestOptions`.

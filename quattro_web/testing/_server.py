@@ -66,7 +66,7 @@ class Server:
     def keep(self, serving: Serving) -> None:
         """Take in what is being served."""
         self._open = [
-            other for other in self._open if not other.task.done() or other.untold() is not None
+            other for other in self._open if not other._task.done() or other._untold is not None
         ]
         self._open.append(serving)
 
@@ -103,7 +103,7 @@ class Server:
             has_failed: Whether the test has: then nothing is waited for but clean-up.
         """
         for serving in self._open:
-            serving.leave()
+            serving._leave()
         failures: list[BaseException] = []
         try:
             await self.end(hurries=has_failed)
@@ -157,7 +157,7 @@ class Server:
     def _untold(self) -> list[BaseException]:
         if not self.raises:
             return []
-        errors = [error for serving in self._open if (error := serving.untold()) is not None]
+        errors = [error for serving in self._open if (error := serving._untold) is not None]
         return errors + self._harness.failures
 
     def _running(self) -> Life:
@@ -178,7 +178,7 @@ class Server:
         return self._harness.signal()
 
     def _open_tasks(self) -> list[asyncio.Task[None]]:
-        return [serving.task for serving in self._open if not serving.task.done()]
+        return [serving._task for serving in self._open if not serving._task.done()]
 
     def _cancel_requests(self) -> None:
         for task in self._open_tasks():

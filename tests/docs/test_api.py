@@ -54,6 +54,24 @@ def test_every_public_member_is_documented(page: str, module: str) -> None:
     assert missing == []
 
 
+def test_no_public_member_is_hidden() -> None:
+    """What nobody should call is private: no page leaves a member out, and the testing kit has none
+    that its author has not made public."""
+    texts = [path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")]
+    assert [text for text in texts if ":exclude-members:" in text] == []
+    kit = import_module(MODULES["testing"])
+    assert [
+        f"{name}.{member}"
+        for name, cls in vars(kit).items()
+        if name in kit.__all__ and isinstance(cls, type)
+        for owner in cls.__mro__
+        if owner.__module__.startswith(kit.__name__)
+        for member in vars(owner)
+        if not member.startswith("_")
+        if "versionadded" not in (getattr(cls, member).__doc__ or "")
+    ] == []
+
+
 def members_of(cls: type[Any]) -> list[tuple[str, str]]:
     """Return each member that its author has made public, with the class that it is of."""
     return [
