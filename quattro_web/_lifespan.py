@@ -166,7 +166,7 @@ async def _shutdown_of(run: AppRun, receive: Receive) -> Message:
     if current_loop() is None:
         return await receive()  # under trio, there is nothing to be stuck
     receiving = asyncio.create_task(receive_one(), name="quattro_web receive")
-    stuck = asyncio.create_task(run.stuck(), name="quattro_web stuck")
+    stuck = asyncio.create_task(run.wait_stuck(), name="quattro_web stuck")
     try:
         await asyncio.wait((receiving, stuck), return_when=asyncio.FIRST_COMPLETED)
         return receiving.result() if receiving.done() else {"type": "lifespan.shutdown"}

@@ -51,7 +51,7 @@ class PumpRun:
         """Run the pump by its policy, until it is cancelled or ends."""
         await self._supervisor.run()
 
-    async def ready(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until it says that it is ready.
 
         Raises:

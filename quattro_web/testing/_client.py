@@ -171,7 +171,7 @@ class AppClient(Requests):
         """
         return health_of(self._server.runs())
 
-    async def work_done(self) -> None:
+    async def wait_work_done(self) -> None:
         """Wait until all work that was handed over to the app is done.
 
         Raises:
@@ -179,7 +179,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        await self._server.work_done()
+        await self._server.wait_work_done()
 
     async def run_pump(self, name: str, *, seconds: float | None = None) -> None:
         """Run a pump in the test itself, until it returns or some seconds are over.

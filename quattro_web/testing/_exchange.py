@@ -65,7 +65,7 @@ class Exchange(Serving):
         """
         self._leave()
 
-    async def started(self) -> Self:
+    async def wait_started(self) -> Self:
         """Wait until the response has begun: its status and its headers are there.
 
         Raises:
@@ -85,7 +85,7 @@ class Exchange(Serving):
         """The status of the response. Where the app fails, and that is not raised, it is 500.
 
         Raises:
-            RuntimeError: If it has not begun: await `started` before.
+            RuntimeError: If it has not begun: await `wait_started` before.
 
         .. versionadded:: 0.1
         """
@@ -96,7 +96,7 @@ class Exchange(Serving):
         """The headers of the response.
 
         Raises:
-            RuntimeError: If it has not begun: await `started` before.
+            RuntimeError: If it has not begun: await `wait_started` before.
 
         .. versionadded:: 0.1
         """
@@ -155,12 +155,12 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        await self.finished()
+        await self.wait_finished()
         if not self.is_complete:
             raise ResponseCutError(self._describe_cut())
         return Response(self.status_code, self.headers, self.content)
 
-    async def finished(self) -> Self:
+    async def wait_finished(self) -> Self:
         """Wait until the app has finished with the request, its background tasks included.
 
         What is left of the body is read meanwhile.
@@ -170,7 +170,7 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        await self._finished()
+        await self._wait_finished()
         self._read_rest()
         return self
 
@@ -201,7 +201,7 @@ class Exchange(Serving):
 
     def _begun(self) -> Reply:
         if not self._reply.is_begun:
-            msg = "the response has not begun: await exchange.started() before"
+            msg = "the response has not begun: await exchange.wait_started() before"
             raise RuntimeError(msg)
         return self._reply
 

@@ -114,7 +114,7 @@ class Server:
         if not has_failed:
             _raise_all("the app has failed", failures + self._untold())
 
-    async def work_done(self) -> None:
+    async def wait_work_done(self) -> None:
         """Wait for the work that was handed over."""
         while tasks := [task for run in self.runs() for task in run.work.running]:
             await asyncio.wait(tasks)

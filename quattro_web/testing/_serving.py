@@ -128,7 +128,7 @@ class Serving(ABC):
         self._has_left = True
         self._changed.set()
 
-    async def _finished(self) -> None:
+    async def _wait_finished(self) -> None:
         await self._ended()
         self._raise_error()
 

@@ -142,7 +142,7 @@ class WebSocketExchange(ServedWebSocket):
         """
         self.close(LOST)
 
-    async def finished(self) -> Self:
+    async def wait_finished(self) -> Self:
         """Wait until the app has finished with it.
 
         Raises:
@@ -150,7 +150,7 @@ class WebSocketExchange(ServedWebSocket):
 
         .. versionadded:: 0.1
         """
-        await self._finished()
+        await self._wait_finished()
         return self
 
     def __repr__(self) -> str:

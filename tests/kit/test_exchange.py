@@ -26,7 +26,7 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
             assert exchange.status_code
         assert repr(exchange) == "<Exchange GET /slow: no response yet>"
         exchange.disconnect()
-        await exchange.finished()
+        await exchange.wait_finished()
         assert shop.log[-1] == "cancelled: the client has disconnected"
         assert not exchange.is_complete
         with pytest.raises(ResponseCutError, match="the client has left GET /slow after 0 bytes"):
@@ -34,7 +34,7 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
         with pytest.raises(ResponseCutError):
             await exchange.chunk()
         with pytest.raises(ResponseCutError):
-            await exchange.started()
+            await exchange.wait_started()
 
     visit(shop.app, test)
 
@@ -88,7 +88,7 @@ def test_drop_in_mid_upload(shop: Shop) -> None:
         exchange = client.start("POST", "/upload", more_content=True)
         await advance(1)
         exchange.disconnect()
-        await exchange.finished()
+        await exchange.wait_finished()
         assert not exchange.is_complete
         assert isinstance(exchange.error, ClientDisconnect)
 
@@ -123,7 +123,7 @@ def test_failure_after_the_client_has_left(shop: Shop) -> None:
         await advance(1)
         exchange.disconnect()
         with pytest.raises(ExceptionGroup, match="both"):
-            await exchange.finished()
+            await exchange.wait_finished()
 
     visit(app, test)
 

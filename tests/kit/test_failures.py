@@ -107,7 +107,7 @@ def test_answer_that_a_server_gives_for_an_app() -> None:
     """An app that has failed before its response is answered with a 500, or else is cut."""
 
     async def test(client: AppClient) -> None:
-        exchange = await client.start("GET", "/raises").started()
+        exchange = await client.start("GET", "/raises").wait_started()
         assert exchange.status_code == 500
         assert (await exchange.response()).text == "Internal Server Error"
         assert (await exchange.response()).text == "Internal Server Error"

@@ -125,7 +125,7 @@ def test_work_is_waited_for() -> None:
         assert (await client.post("/mail?seconds=3")).status_code == 200
         assert log == []
         assert client.health.tasks == 1
-        await client.work_done()
+        await client.wait_work_done()
         assert log == ["mail"]
         await client.post("/mail?seconds=3")
 
@@ -147,7 +147,7 @@ def test_work_of_the_tests_own(caplog: pytest.LogCaptureFixture) -> None:
     async def test(client: AppClient) -> None:
         client.app_task_group.create_task(mail())
         client.app_task_group.create_task(fail())
-        await client.work_done()
+        await client.wait_work_done()
         assert log == ["mail"]
 
     visit(app, test, raise_app_exceptions=False)
@@ -163,7 +163,7 @@ def test_failed_work_is_raised(waits: bool) -> None:
         await client.post("/mail?seconds=-1")
         if waits:
             with pytest.raises(ZeroDivisionError):
-                await client.work_done()
+                await client.wait_work_done()
         else:
             await advance(2)
 
@@ -180,7 +180,7 @@ def test_failed_work_may_be_let_go() -> None:
 
     async def test(client: AppClient) -> None:
         await client.post("/mail?seconds=-1")
-        await client.work_done()
+        await client.wait_work_done()
         await client.post("/mail?seconds=-1")
 
     visit(app, test, raise_app_exceptions=False)

@@ -34,6 +34,6 @@ async def login(client: AppClient, **options: Unpack[RequestOptions]) -> Respons
 
 async def app(client: AppClient, exchange: Exchange) -> None:
     assert_type(client.app_task_group, AppGroup)
-    assert_type(await exchange.started(), Exchange)
+    assert_type(await exchange.wait_started(), Exchange)
     assert_type(await exchange.chunk(), bytes | None)
     assert_type(await exchange.response(), Response)
