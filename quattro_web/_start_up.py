@@ -19,7 +19,7 @@ class StartUp:
     """
 
     def __init__(self, pumps: Iterable[PumpRun], shutdown: ShutdownEvent) -> None:
-        self._declared = [pump for pump in pumps if pump.pump.declares_ready]
+        self._declared = [pump for pump in pumps if pump.declares_ready]
         self._shutdown = shutdown
         self._failed = asyncio.Event()
         self._error: BaseException | None = None
