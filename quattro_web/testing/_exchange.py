@@ -52,7 +52,10 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        if self._has_left or not self._is_uploading:
+        if self._has_left:
+            msg = "the client has left this request: it uploads nothing any more"
+            raise RuntimeError(msg)
+        if not self._is_uploading:
             msg = "the body of this request is complete: start it with more_content=True"
             raise RuntimeError(msg)
         self._is_uploading = more

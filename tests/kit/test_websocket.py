@@ -220,10 +220,12 @@ def test_handshake() -> None:
             await send({"type": "websocket.accept", "headers": [(b"Set-Cookie", b"a=1")]})
 
     async def test(client: AppClient) -> None:
-        async with client.websocket("/", subprotocols=["one", "two"]) as socket:
+        own = {"X-Own": "2"}
+        async with client.websocket("/", headers=own, subprotocols=["one", "two"]) as socket:
             assert socket.headers["set-cookie"] == "a=1"
 
-    visit(app, test)
+    visit(app, test, headers={"X-Every": "1"})
+    assert (seen["x-every"], seen["x-own"]) == ("1", "2")
     assert seen["upgrade"] == "websocket"
     assert seen["sec-websocket-protocol"] == "one, two"
 
