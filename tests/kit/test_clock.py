@@ -92,20 +92,17 @@ def test_nothing_waits_for_threads_but_time(monkeypatch: pytest.MonkeyPatch) -> 
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(None, may_end.wait)
+        call = loop.run_in_executor(None, may_end.wait, 10)
         loop.call_later(5, lambda: None)
         for _ in range(3):
             await asyncio.sleep(0)
         may_end.set()
-        await call
+        assert await call, "the loop has waited for the thread"
         assert loop.time() == 0
         await asyncio.sleep(60)
         assert loop.time() == 60
 
-    try:
-        run(main)
-    finally:
-        may_end.set()
+    run(main)
 
 
 def test_thread_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:

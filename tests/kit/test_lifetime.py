@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from quattro_core import TaskGroup
-from quattro_web import Pump, ShutdownGrace, install
+from quattro_web import AppGroup, Pump, ShutdownGrace, install
 from quattro_web.fastapi import (
     AppTaskGroup,
     RequestTaskGroup,
@@ -140,15 +140,17 @@ def test_work_of_the_tests_own(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
-    async def mail() -> None:
+    async def mail(group: AppGroup, more: int = 1) -> None:
         await asyncio.sleep(3)
         log.append("mail")
+        if more:
+            group.create_task(mail(group, more - 1))
 
     async def test(client: AppClient) -> None:
-        client.app_task_group.create_task(mail())
+        client.app_task_group.create_task(mail(client.app_task_group))
         client.app_task_group.create_task(fail())
         await client.wait_work_done()
-        assert log == ["mail"]
+        assert log == ["mail", "mail"]  # what work hands over is work
 
     visit(app, test, raise_app_exceptions=False)
     assert "handed over by the test, failed" in caplog.text

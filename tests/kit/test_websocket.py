@@ -216,7 +216,7 @@ def test_handshake() -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            seen.update(Headers(scope=scope))
+            seen.update(Headers(scope=scope), known=" ".join(scope["subprotocols"]))
             await send({"type": "websocket.accept", "headers": [(b"Set-Cookie", b"a=1")]})
 
     async def test(client: AppClient) -> None:
@@ -228,6 +228,7 @@ def test_handshake() -> None:
     assert (seen["x-every"], seen["x-own"]) == ("1", "2")
     assert seen["upgrade"] == "websocket"
     assert seen["sec-websocket-protocol"] == "one, two"
+    assert seen["known"] == "one two"
 
 
 def test_timeout_of_a_handshake() -> None:
