@@ -52,11 +52,11 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        if self._has_left:
-            msg = "the client has left this request: it uploads nothing any more"
-            raise RuntimeError(msg)
         if not self._is_uploading:
             msg = "the body of this request is complete: start it with more_content=True"
+            raise RuntimeError(msg)
+        if self._has_left:
+            msg = "the client has left this request: it uploads nothing any more"
             raise RuntimeError(msg)
         self._is_uploading = more
         self._say({"type": "http.request", "body": piece, "more_body": more})
