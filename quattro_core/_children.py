@@ -40,6 +40,8 @@ class Children(asyncio.TaskGroup):
     # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
     # await it. A group that was opened by `enter` is no drop-in for one, and never does.
     _closes_refused = sys.version_info >= (3, 13)
+    # What the error of a group that has ended says more: a subclass may know a way out.
+    _way_out = ""
     # The loop while a plain child may be made at once, else False (no running loop is False).
     _spawns_in: asyncio.AbstractEventLoop | Literal[False]
     # `_on_task_done` while the group is open, else None: it takes long to bind it for each child.
@@ -181,7 +183,7 @@ class Children(asyncio.TaskGroup):
         if not self._entered:
             msg = f"TaskGroup {self!r} has not been entered"
         elif self._exiting:
-            msg = f"TaskGroup {self!r} is finished"
+            msg = f"TaskGroup {self!r} is finished{self._way_out}"
         elif self._aborting:
             msg = f"TaskGroup {self!r} is shutting down"
         else:

@@ -127,7 +127,7 @@ class AppRun:
         if cancelled is not None:
             raise cancelled
 
-    async def stuck(self) -> None:
+    async def wait_stuck(self) -> None:
         """Wait until the time of the requests is over: the server waits for what never ends.
 
         From then on the app is shut down without it, and the last resort ends the process.

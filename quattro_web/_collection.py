@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol, TypeVar, overload
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar, overload
 
 from quattro_core import RestartPolicy
 from quattro_web._once import OnceLock
 from quattro_web._pumps import OnFailure, OnReturn, Pump, PumpFunction, check_names, checked_pump
 
 FunctionT = TypeVar("FunctionT", bound=PumpFunction)
-
-
-class _Decorator(Protocol):
-    def __call__(self, function: FunctionT, /) -> FunctionT: ...
 
 
 class Pumps:
@@ -94,7 +90,7 @@ class Pumps:
         restart: RestartPolicy | None = None,
         ready_timeout: float | None = 30.0,
         once: OnceLock | None = None,
-    ) -> _Decorator: ...
+    ) -> Callable[[FunctionT], FunctionT]: ...
 
     def pump(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Add the decorated function as a pump: ``@pumps.pump``, or with the options of `Pump`.

@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from quattro_core import TaskGroup
 from quattro_web._scope import Connection
-from quattro_web._settings import Settings
 
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
+    from quattro_web._settings import Settings
 
 COMPLETE = (
     "the response of this request is complete, and its task group has ended with it: "
     "hand work that outlives the response to quattro_web.app_task_group(conn)"
 )
+
+
+class RequestGroup(TaskGroup):
+    """The task group of a request, which somebody may keep for longer than it lives."""
+
+    _way_out = (
+        ": what a request starts ends before its response is complete; "
+        "hand work that outlives it to quattro_web.app_task_group(conn)"
+    )
 
 
 def check_loop(parent: asyncio.Task[Any] | None) -> None:

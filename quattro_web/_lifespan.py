@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -32,10 +32,6 @@ class Lifespan(Protocol[AppT_contra]):
     ) -> AbstractAsyncContextManager[Mapping[str, Any] | None]: ...
 
 
-class _ComposedLifespan(Protocol[AppT_contra]):
-    def __call__(self, app: AppT_contra, /) -> AbstractAsyncContextManager[Mapping[str, Any]]: ...
-
-
 def task_group_lifespan(
     lifespan: Lifespan[AppT_contra] | None = None,
     *,
@@ -43,7 +39,7 @@ def task_group_lifespan(
     app_concurrency_limit: int | None = None,
     app_max_waiting: int | None = None,
     shutdown_grace: ShutdownGrace | None = None,
-) -> _ComposedLifespan[AppT_contra]:
+) -> Callable[[AppT_contra], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that runs the app group inside of *lifespan*.
 
     ::
@@ -166,7 +162,7 @@ async def _shutdown_of(run: AppRun, receive: Receive) -> Message:
     if current_loop() is None:
         return await receive()  # under trio, there is nothing to be stuck
     receiving = asyncio.create_task(receive_one(), name="quattro_web receive")
-    stuck = asyncio.create_task(run.stuck(), name="quattro_web stuck")
+    stuck = asyncio.create_task(run.wait_stuck(), name="quattro_web stuck")
     try:
         await asyncio.wait((receiving, stuck), return_when=asyncio.FIRST_COMPLETED)
         return receiving.result() if receiving.done() else {"type": "lifespan.shutdown"}

@@ -30,8 +30,8 @@ class PumpRun:
         self.pump = pump
         self.name = name
         self.once = None if pump.once is None else OnceState()
-        self._function = pump.bound(state)
-        if "shutdown" in pump.takes:
+        self._function = pump._bound(state)
+        if "shutdown" in pump._takes:
             self._function = partial(self._function, shutdown=shutdown)
         self._status: TaskStatus | None = None
         self._supervisor = Supervisor(
@@ -47,11 +47,16 @@ class PumpRun:
     def supervisor(self) -> Supervisor:
         return self._supervisor
 
+    @property
+    def declares_ready(self) -> bool:
+        """Whether the start-up waits until it says that it is ready."""
+        return "task_status" in self.pump._takes
+
     async def run(self) -> None:
         """Run the pump by its policy, until it is cancelled or ends."""
         await self._supervisor.run()
 
-    async def ready(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until it says that it is ready.
 
         Raises:
@@ -70,7 +75,7 @@ class PumpRun:
             "lease": Lease(token=1, holder=this_process()),
             "task_status": TaskStatus(lambda: None),
         }
-        await self._function(**{name: handles[name] for name in handles.keys() & self.pump.takes})
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump._takes})
 
     # Where it runs once
 
@@ -81,9 +86,9 @@ class PumpRun:
 
     async def _run_leased(self, lease: Lease) -> None:
         handles: dict[str, Any] = {"lease": lease, "task_status": TaskStatus(self._ready)}
-        if not self.pump.declares_ready:
+        if not self.declares_ready:
             self._ready()
-        await self._function(**{name: handles[name] for name in handles.keys() & self.pump.takes})
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump._takes})
 
     def _report(self, state: OnceState) -> None:
         self.once = state

@@ -71,16 +71,16 @@ class Pump:
     """
 
     __slots__ = (
+        "_needs_name",
+        "_takes",
         "_takes_state",
         "function",
         "name",
-        "needs_name",
         "on_failure",
         "on_return",
         "once",
         "ready_timeout",
         "restart",
-        "takes",
     )
 
     def __init__(
@@ -96,32 +96,27 @@ class Pump:
     ) -> None:
         self.function: PumpFunction = _checked_function(function)
         self.name: str = checked_text("name", name or _name(function))
-        self.takes: frozenset[str]
-        self._takes_state, self.takes = _parameters(function, self.name)
+        self._takes: frozenset[str]
+        self._takes_state, self._takes = _parameters(function, self.name)
         self.on_failure: OnFailure = on_failure
         self.on_return: OnReturn = on_return
         self.restart: RestartPolicy | None = restart
         self.ready_timeout: float | None = checked_seconds("ready_timeout", ready_timeout)
         self.once: OnceLock | None = _checked_once(once)
-        self.needs_name: bool = name is not None or once is not None
-        if "lease" in self.takes and once is None:
+        self._needs_name: bool = name is not None or once is not None
+        if "lease" in self._takes and once is None:
             msg = f"pump {self.name} takes a lease, which only a pump with once=... has"
             raise TypeError(msg)
         # What can't be supervised is an error now, not when the app starts. Each run has its own.
         Supervisor(
-            partial(self.bound(None), **dict.fromkeys(self.takes - {"task_status"})),
+            partial(self._bound(None), **dict.fromkeys(self._takes - {"task_status"})),
             name=f"pump {self.name}",
             on_failure=on_failure,
             on_return=on_return,
             restart=restart,
         )
 
-    @property
-    def declares_ready(self) -> bool:
-        """Whether it says when it is ready."""
-        return "task_status" in self.takes
-
-    def bound(self, state: object) -> PumpFunction:
+    def _bound(self, state: object) -> PumpFunction:
         """Return its function, which takes nothing more but what it has asked for by name."""
         return partial(self.function, state) if self._takes_state else self.function
 
@@ -139,7 +134,7 @@ def check_names(pumps: Iterable[Pump]) -> None:
     names: set[str] = set()
     owners: dict[str, str] = {}
     for pump in pumps:
-        if not pump.needs_name:
+        if not pump._needs_name:  # noqa: SLF001  # its own file
             continue
         if pump.name in names:
             msg = (

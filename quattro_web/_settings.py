@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from quattro_core import SharedLimit, TaskGroup
+from quattro_web._ended import RequestGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -24,10 +25,10 @@ class Settings:
 
     def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
         # Makes a group for a request, not entered yet.
-        self.new_group: Callable[[], TaskGroup] = TaskGroup
+        self.new_group: Callable[[], TaskGroup] = RequestGroup
         if concurrency_limit is not None or shared_limit is not None:
             self.new_group = partial(
-                TaskGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
+                RequestGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
             )
         self._shared_limit = shared_limit
         # Those that are open, each with its scope: a shutdown ends them.

@@ -19,7 +19,7 @@ class StartUp:
     """
 
     def __init__(self, pumps: Iterable[PumpRun], shutdown: ShutdownEvent) -> None:
-        self._declared = [pump for pump in pumps if pump.pump.declares_ready]
+        self._declared = [pump for pump in pumps if pump.declares_ready]
         self._shutdown = shutdown
         self._failed = asyncio.Event()
         self._error: BaseException | None = None
@@ -40,7 +40,7 @@ class StartUp:
                 group.create_background_task(self._fail(), name="start-up")
                 group.create_background_task(self._stop(), name="start-up")
                 for pump in self._declared:
-                    group.create_task(pump.ready(), name=f"start-up of {pump.name}")
+                    group.create_task(pump.wait_ready(), name=f"start-up of {pump.name}")
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None  # the first tells why, the others follow from it
         if self._error is not None:  # of a pump that nothing was waited for

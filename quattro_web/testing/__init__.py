@@ -3,6 +3,7 @@
 from quattro_web.testing._client import AppClient
 from quattro_web.testing._clock import DeadlockError, VirtualClockLoop, advance
 from quattro_web.testing._exchange import Exchange
+from quattro_web.testing._options import RequestOptions
 from quattro_web.testing._report import LeakedTaskError, no_leaked_tasks
 from quattro_web.testing._response import Response, ResponseCutError, WebSocketRefusedError
 from quattro_web.testing._websocket import WebSocketExchange
@@ -12,6 +13,7 @@ __all__ = [
     "DeadlockError",
     "Exchange",
     "LeakedTaskError",
+    "RequestOptions",
     "Response",
     "ResponseCutError",
     "VirtualClockLoop",

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_web._app_group import AppGroup
 from quattro_web._health import AppHealth, health_of
 from quattro_web.testing._exchange import Exchange
+from quattro_web.testing._options import RequestOptions
 from quattro_web.testing._requests import Requests, websocket_scope
 from quattro_web.testing._server import Server
 from quattro_web.testing._websocket import WebSocketExchange
@@ -44,6 +45,7 @@ class AppClient(Requests):
 
     Raises:
         TypeError: If *pumps* is a single name.
+        LookupError: At the beginning of the block, if *pumps* has a name that no pump has.
 
     .. versionadded:: 0.1
     """
@@ -64,6 +66,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If it was started before, or refuses to start.
+            LookupError: If *pumps* has a name that none of its pumps has.
             Exception: What keeps it from starting.
         """
         await self._server.start()
@@ -85,7 +88,7 @@ class AppClient(Requests):
         path: str,
         *,
         more_content: bool = False,
-        **options: Any,
+        **options: Unpack[RequestOptions],
     ) -> Exchange:
         """Start a request, without waiting for its response.
 
@@ -93,10 +96,11 @@ class AppClient(Requests):
             method: The method.
             path: The path, with a query string if there is one.
             more_content: Whether more of the body is to come, by `Exchange.upload`.
-            **options: What ``request`` takes.
+            **options: What `request` takes, `RequestOptions`.
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
 
         .. versionadded:: 0.1
         """
@@ -123,6 +127,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
 
         .. versionadded:: 0.1
         """
@@ -145,7 +150,7 @@ class AppClient(Requests):
     # The app
 
     @property
-    def app_group(self) -> AppGroup:
+    def app_task_group(self) -> AppGroup:
         """The app's task group.
 
         Raises:
@@ -166,7 +171,7 @@ class AppClient(Requests):
         """
         return health_of(self._server.runs())
 
-    async def work_done(self) -> None:
+    async def wait_work_done(self) -> None:
         """Wait until all work that was handed over to the app is done.
 
         Raises:
@@ -174,7 +179,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        await self._server.work_done()
+        await self._server.wait_work_done()
 
     async def run_pump(self, name: str, *, seconds: float | None = None) -> None:
         """Run a pump in the test itself, until it returns or some seconds are over.

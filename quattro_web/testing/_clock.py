@@ -88,7 +88,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         self._calls_to_threads -= 1
 
     def _jump(self, seconds: float) -> None:
-        self._now += max(seconds, 0)
+        self._now += seconds
 
     def _waits_for_thread(self) -> bool:
         return self._calls_to_threads > 0 or any(map(waits_for_thread, asyncio.all_tasks(self)))

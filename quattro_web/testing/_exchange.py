@@ -52,8 +52,11 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        if self._has_left or not self._is_uploading:
+        if not self._is_uploading:
             msg = "the body of this request is complete: start it with more_content=True"
+            raise RuntimeError(msg)
+        if self._has_left:
+            msg = "the client has left this request: it uploads nothing any more"
             raise RuntimeError(msg)
         self._is_uploading = more
         self._say({"type": "http.request", "body": piece, "more_body": more})
@@ -65,9 +68,7 @@ class Exchange(Serving):
         """
         self._leave()
 
-    leave = disconnect
-
-    async def started(self) -> Self:
+    async def wait_started(self) -> Self:
         """Wait until the response has begun: its status and its headers are there.
 
         Raises:
@@ -87,7 +88,7 @@ class Exchange(Serving):
         """The status of the response. Where the app fails, and that is not raised, it is 500.
 
         Raises:
-            RuntimeError: If it has not begun: await `started` before.
+            RuntimeError: If it has not begun: await `wait_started` before.
 
         .. versionadded:: 0.1
         """
@@ -98,7 +99,7 @@ class Exchange(Serving):
         """The headers of the response.
 
         Raises:
-            RuntimeError: If it has not begun: await `started` before.
+            RuntimeError: If it has not begun: await `wait_started` before.
 
         .. versionadded:: 0.1
         """
@@ -157,12 +158,12 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        await self.finished()
+        await self.wait_finished()
         if not self.is_complete:
             raise ResponseCutError(self._describe_cut())
         return Response(self.status_code, self.headers, self.content)
 
-    async def finished(self) -> Self:
+    async def wait_finished(self) -> Self:
         """Wait until the app has finished with the request, its background tasks included.
 
         What is left of the body is read meanwhile.
@@ -172,7 +173,7 @@ class Exchange(Serving):
 
         .. versionadded:: 0.1
         """
-        await self._finished()
+        await self._wait_finished()
         self._read_rest()
         return self
 
@@ -203,7 +204,7 @@ class Exchange(Serving):
 
     def _begun(self) -> Reply:
         if not self._reply.is_begun:
-            msg = "the response has not begun: await exchange.started() before"
+            msg = "the response has not begun: await exchange.wait_started() before"
             raise RuntimeError(msg)
         return self._reply
 

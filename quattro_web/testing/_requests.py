@@ -5,12 +5,13 @@ from __future__ import annotations
 import json as json_module
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 from urllib.parse import quote, unquote, urlencode
 
 from starlette.types import Scope
 
 from quattro_web.testing._exchange import Exchange
+from quattro_web.testing._options import Params, RequestOptions
 from quattro_web.testing._response import Response
 
 _HEADERS = {"host": "testserver", "accept": "*/*", "user-agent": "quattro-web"}
@@ -27,8 +28,6 @@ _UPGRADE = {
 _PATH_SAFE = "/:@!$&'()*+,;=~%"
 _QUERY_SAFE = _PATH_SAFE + "?"
 
-Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
-
 
 class Requests(ABC):
     """What a client asks for, one method for each of HTTP's.
@@ -42,7 +41,12 @@ class Requests(ABC):
 
     @abstractmethod
     def start(
-        self, method: str, path: str, *, more_content: bool = False, **options: Any
+        self,
+        method: str,
+        path: str,
+        *,
+        more_content: bool = False,
+        **options: Unpack[RequestOptions],
     ) -> Exchange:
         """Start a request."""
 
@@ -70,6 +74,7 @@ class Requests(ABC):
 
         Raises:
             RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash.
             ResponseCutError: If the app has ended in the middle of the response.
             Exception: What the app has raised, if that is to be raised.
 
@@ -81,53 +86,52 @@ class Requests(ABC):
         try:
             return await exchange.response()
         finally:
-            if not exchange.task.done():
-                exchange.leave()  # the test has lost its patience
+            exchange.disconnect()  # the test may have lost its patience
 
-    async def get(self, path: str, **options: Any) -> Response:
-        """Make a GET request; the options are those of `request`.
+    async def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a GET request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("GET", path, **options)
 
-    async def head(self, path: str, **options: Any) -> Response:
-        """Make a HEAD request; the options are those of `request`.
+    async def head(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a HEAD request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("HEAD", path, **options)
 
-    async def options(self, path: str, **options: Any) -> Response:
-        """Make an OPTIONS request; the options are those of `request`.
+    async def options(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make an OPTIONS request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("OPTIONS", path, **options)
 
-    async def post(self, path: str, **options: Any) -> Response:
-        """Make a POST request; the options are those of `request`.
+    async def post(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a POST request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("POST", path, **options)
 
-    async def put(self, path: str, **options: Any) -> Response:
-        """Make a PUT request; the options are those of `request`.
+    async def put(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a PUT request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("PUT", path, **options)
 
-    async def patch(self, path: str, **options: Any) -> Response:
-        """Make a PATCH request; the options are those of `request`.
+    async def patch(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a PATCH request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
         return await self.request("PATCH", path, **options)
 
-    async def delete(self, path: str, **options: Any) -> Response:
-        """Make a DELETE request; the options are those of `request`.
+    async def delete(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a DELETE request; the options are `RequestOptions`.
 
         .. versionadded:: 0.1
         """
@@ -176,7 +180,7 @@ def websocket_scope(path: str, headers: Mapping[str, str], subprotocols: Sequenc
 
 def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
     if not path.startswith("/"):
-        msg = f"path must begin with a slash, got {path!r}"
+        msg = f"path must begin with '/', got {path!r}: a client has no host but its app"
         raise ValueError(msg)
     raw_path, _, query = path.partition("#")[0].partition("?")
     return {

@@ -32,9 +32,10 @@ class Server:
             msg = f"pumps must be a bool or a collection of names, got {pumps!r}: say [{pumps!r}]"
             raise TypeError(msg)
         every = None if pumps else ()
+        self._named = () if isinstance(pumps, bool) else tuple(pumps)
         self.app = app
         self.raises = raises
-        self._harness = Harness(every if isinstance(pumps, bool) else pumps)
+        self._harness = Harness(every if isinstance(pumps, bool) else self._named)
         self._life: Life | None = None
         self._open: list[Serving] = []
         self._has_ended = False
@@ -51,6 +52,11 @@ class Server:
             self._has_ended = True
             await self._abandon(life)
             raise
+        try:
+            self._check_named()
+        except LookupError:
+            await self.end(hurries=True)
+            raise
 
     @property
     def state(self) -> dict[str, Any]:
@@ -60,7 +66,7 @@ class Server:
     def keep(self, serving: Serving) -> None:
         """Take in what is being served."""
         self._open = [
-            other for other in self._open if not other.task.done() or other.untold() is not None
+            other for other in self._open if not other._task.done() or other._untold is not None
         ]
         self._open.append(serving)
 
@@ -97,7 +103,7 @@ class Server:
             has_failed: Whether the test has: then nothing is waited for but clean-up.
         """
         for serving in self._open:
-            serving.leave()
+            serving._leave()
         failures: list[BaseException] = []
         try:
             await self.end(hurries=has_failed)
@@ -108,7 +114,7 @@ class Server:
         if not has_failed:
             _raise_all("the app has failed", failures + self._untold())
 
-    async def work_done(self) -> None:
+    async def wait_work_done(self) -> None:
         """Wait for the work that was handed over."""
         while tasks := [task for run in self.runs() for task in run.work.running]:
             await asyncio.wait(tasks)
@@ -128,19 +134,30 @@ class Server:
         """Return a pump that was not started."""
         held_back = {pump.name: pump for run in self.runs() for pump in run.pumping.held_back}
         if name not in held_back:
-            running = [pump.name for run in self.runs() for pump in run.pumping.runs]
+            known = self._pump_names()
             msg = (
                 f"pump {name!r} runs already: AppClient(app, pumps=False) does not start it"
-                if name in running
-                else f"there is no pump {name!r}; the app has {sorted([*held_back, *running])}"
+                if name in known
+                else f"there is no pump {name!r}; the app has {known}"
             )
             raise LookupError(msg)
         return held_back[name]
 
+    def _check_named(self) -> None:
+        known = self._pump_names()  # of all that share the lifespan
+        for name in self._named:
+            if name not in known:
+                msg = f"pumps={list(self._named)}: there is no pump {name!r}; the app has {known}"
+                raise LookupError(msg)
+
+    def _pump_names(self) -> list[str]:
+        pumpings = [run.pumping for run in self._harness.runs]
+        return sorted(run.name for each in pumpings for run in (*each.runs, *each.held_back))
+
     def _untold(self) -> list[BaseException]:
         if not self.raises:
             return []
-        errors = [error for serving in self._open if (error := serving.untold()) is not None]
+        errors = [error for serving in self._open if (error := serving._untold) is not None]
         return errors + self._harness.failures
 
     def _running(self) -> Life:
@@ -161,7 +178,7 @@ class Server:
         return self._harness.signal()
 
     def _open_tasks(self) -> list[asyncio.Task[None]]:
-        return [serving.task for serving in self._open if not serving.task.done()]
+        return [serving._task for serving in self._open if not serving._task.done()]
 
     def _cancel_requests(self) -> None:
         for task in self._open_tasks():

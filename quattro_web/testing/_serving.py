@@ -57,27 +57,6 @@ class Serving(ABC):
         self._is_told = True
         return self._error
 
-    # For the client
-
-    def untold(self) -> BaseException | None:
-        """Return what the app has raised, if nobody has been told of it."""
-        return None if self._is_told or not self._raises else self._error
-
-    @property
-    def task(self) -> asyncio.Task[None]:
-        """The task that serves it.
-
-        .. versionadded:: 0.1
-        """
-        return self._task
-
-    @abstractmethod
-    def leave(self) -> None:
-        """Leave in the middle, unless it is over.
-
-        .. versionadded:: 0.1
-        """
-
     # The app's end
 
     async def _serve(self) -> None:
@@ -145,10 +124,11 @@ class Serving(ABC):
         self._changed.set()
 
     def _leave(self) -> None:
+        """Leave in the middle, unless it is over."""
         self._has_left = True
         self._changed.set()
 
-    async def _finished(self) -> None:
+    async def _wait_finished(self) -> None:
         await self._ended()
         self._raise_error()
 
@@ -167,6 +147,11 @@ class Serving(ABC):
         if error is not None and self._raises:
             self._is_told = True
             raise error
+
+    @property
+    def _untold(self) -> BaseException | None:
+        """What the app has raised, if nobody has been told of it."""
+        return None if self._is_told or not self._raises else self._error
 
     async def _until(self, is_so: Callable[[], Any]) -> None:
         while not is_so():

@@ -133,7 +133,7 @@ class WebSocketExchange(ServedWebSocket):
         """
         if not self._has_left and self.close_code is None:
             self._farewell = {"type": "websocket.disconnect", "code": code, "reason": reason}
-            self._leave()
+            super()._leave()
 
     def drop(self) -> None:
         """Lose the connection, without a close frame: the code is 1006 then.
@@ -142,9 +142,7 @@ class WebSocketExchange(ServedWebSocket):
         """
         self.close(LOST)
 
-    leave = drop
-
-    async def finished(self) -> Self:
+    async def wait_finished(self) -> Self:
         """Wait until the app has finished with it.
 
         Raises:
@@ -152,12 +150,15 @@ class WebSocketExchange(ServedWebSocket):
 
         .. versionadded:: 0.1
         """
-        await self._finished()
+        await self._wait_finished()
         return self
 
     def __repr__(self) -> str:
         state = "open" if self._is_accepted and not self._is_over else "closed"
         return f"<{type(self).__name__} {describe(self._scope)}: {state}>"
+
+    def _leave(self) -> None:
+        self.drop()
 
     def _send_to_app(self, message: Message) -> None:
         if self._is_over:

@@ -1,12 +1,14 @@
 """The API reference has every public name, once, and nothing else."""
 
+import inspect
 import re
 from collections import Counter
 from importlib import import_module
-from typing import Any
+from typing import Any, get_overloads
 
 import pytest
 
+from quattro_web import Pump
 from tests.docs.pages import PAGES, ROOT
 
 REFERENCE = ROOT / "docs" / "api"
@@ -52,6 +54,49 @@ def test_every_public_member_is_documented(page: str, module: str) -> None:
         if not is_shown(member, options, is_own=name.endswith(f".{owner}"))
     ]
     assert missing == []
+
+
+def test_no_public_member_is_hidden() -> None:
+    """What nobody should call is private: no page leaves a member out, and the testing kit has none
+    that its author has not made public."""
+    texts = [path.read_text(encoding="utf-8") for path in REFERENCE.glob("*.md")]
+    assert [text for text in texts if ":exclude-members:" in text] == []
+    kit = import_module(MODULES["testing"])
+    assert [
+        f"{name}.{member}"
+        for name, cls in vars(kit).items()
+        if name in kit.__all__ and isinstance(cls, type)
+        for owner in cls.__mro__
+        if owner.__module__.startswith(kit.__name__)
+        for member in vars(owner)
+        if not member.startswith("_")
+        if "versionadded" not in (getattr(cls, member).__doc__ or "")
+    ] == []
+
+
+@pytest.mark.parametrize("module", MODULES.values())
+def test_signatures_have_public_names(module: str) -> None:
+    """A type in the signature of what is public is one that its reader can look up."""
+    exported = import_module(module)
+    public = [getattr(exported, name) for name in exported.__all__]
+    members = [
+        getattr(cls, member)
+        for cls in public
+        if isinstance(cls, type)
+        for _, member in members_of(cls)
+    ]
+    for value in [*public, *members]:
+        shown = [value, *get_overloads(value)] if inspect.isroutine(value) else []
+        types = [text for each in shown for text in inspect.get_annotations(each).values()]
+        assert [text for text in types if re.search(r"\b_[A-Z]", str(text))] == [], value
+
+
+def test_members_of_a_pump() -> None:
+    """A Pump has, in public, what its docstring tells of, and nothing else."""
+    attributes = (inspect.getdoc(Pump) or "").partition("Attributes:")[2].partition("Raises:")[0]
+    told = re.findall(r"^    (\w+): ", attributes, re.MULTILINE)
+    public = [name for name in dir(Pump) if not name.startswith("_")]
+    assert public == sorted(told)
 
 
 def members_of(cls: type[Any]) -> list[tuple[str, str]]:

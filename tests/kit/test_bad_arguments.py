@@ -1,11 +1,14 @@
 """What a test gives the kit by mistake is an error at once."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from quattro_web.testing import VirtualClockLoop, advance
+from quattro_web.testing import AppClient, VirtualClockLoop, advance
+from tests.kit.apps import Shop
+from tests.kit.running import visit
 
 
 @pytest.mark.parametrize(
@@ -24,3 +27,28 @@ def test_time_that_never_comes(seconds: Any, error: type[Exception]) -> None:
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         with pytest.raises(error, match=f"seconds must be a number of seconds.*got {seconds!r}"):
             runner.run(advance(seconds))
+
+
+@pytest.mark.parametrize("path", ["prices", "", "?a=1", "http://test/"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda client, path: client.get(path),
+        lambda client, path: client.post(path, json=1),
+        lambda client, path: client.request("QUERY", path),
+        lambda client, path: client.start("GET", path),
+        lambda client, path: client.websocket(path),
+    ],
+    ids=["get", "post", "request", "start", "websocket"],
+)
+def test_path_without_a_slash(use: Callable[[AppClient, str], Any], path: str) -> None:
+    """A path that no server could get is an error by name, and the app sees nothing of it."""
+    shop = Shop()
+
+    async def test(client: AppClient) -> None:
+        with pytest.raises(ValueError, match="path must begin with '/', got ") as raised:
+            await use(client, path)
+        assert repr(path) in str(raised.value)
+
+    visit(shop.app, test, pumps=False)
+    assert shop.log == ["opens", "closes"]

@@ -95,9 +95,11 @@ def test_app_that_is_not_installed() -> None:
 
     async def test(client: AppClient) -> None:
         assert (await client.get("/")).status_code == 404
+        with pytest.raises(RuntimeError, match=r"call quattro_web\.install\(app\)"):
+            await client.shut_down()
         client.start("GET", "/hangs")
         await asyncio.sleep(1)
-        for use in (lambda: client.health, lambda: client.app_group, client.begin_shutdown):
+        for use in (lambda: client.health, lambda: client.app_task_group, client.begin_shutdown):
             with pytest.raises(RuntimeError, match=r"call quattro_web\.install\(app\)"):
                 use()
 

@@ -85,6 +85,26 @@ def test_time_stands_still_for_threads() -> None:
     visit(app, test)
 
 
+def test_nothing_waits_for_threads_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread works, what is ready runs at once; when it has reported back, time goes on."""
+    monkeypatch.setattr(clock, "PATIENCE", 3600.0)
+    may_end = threading.Event()
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(None, may_end.wait, 10)
+        loop.call_later(5, lambda: None)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        may_end.set()
+        assert await call, "the loop has waited for the thread"
+        assert loop.time() == 0
+        await asyncio.sleep(60)
+        assert loop.time() == 60
+
+    run(main)
+
+
 def test_thread_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread has but so much patience where a timer is set, and more where none is: that is no
     deadlock. The end of the loop waits for it as well."""

@@ -1,14 +1,17 @@
 """The client of the testing kit: clients that leave, and upload piece by piece."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 from starlette.requests import ClientDisconnect
 
-from quattro_web.testing import AppClient, ResponseCutError, advance
+from quattro_web.testing import AppClient, Exchange, ResponseCutError, advance
 from tests.kit.apps import Shop
 from tests.kit.running import visit
+
+Wait = Callable[[Exchange], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
@@ -26,7 +29,7 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
             assert exchange.status_code
         assert repr(exchange) == "<Exchange GET /slow: no response yet>"
         exchange.disconnect()
-        await exchange.finished()
+        await exchange.wait_finished()
         assert shop.log[-1] == "cancelled: the client has disconnected"
         assert not exchange.is_complete
         with pytest.raises(ResponseCutError, match="the client has left GET /slow after 0 bytes"):
@@ -34,9 +37,66 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
         with pytest.raises(ResponseCutError):
             await exchange.chunk()
         with pytest.raises(ResponseCutError):
-            await exchange.started()
+            await exchange.wait_started()
 
     visit(shop.app, test)
+
+
+@pytest.mark.parametrize("wait", [Exchange.wait_started, Exchange.chunk])
+def test_wait_of_a_client_that_has_left(shop: Shop, wait: Wait) -> None:
+    """A client that has left gets nothing any more, however long the app still goes on."""
+
+    async def test(client: AppClient) -> None:
+        exchange = client.start("GET", "/stubborn")
+        waiting = asyncio.create_task(wait(exchange))
+        await advance(1)
+        exchange.disconnect()
+        with pytest.raises(ResponseCutError, match="the client has left"):
+            await waiting
+        assert "stubborn ends" not in shop.log
+
+    visit(shop.app, test)
+
+
+@pytest.mark.parametrize("wait", [Exchange.wait_started, Exchange.chunk, Exchange.wait_finished])
+def test_wait_for_an_app_that_fails(wait: Wait) -> None:
+    """What the app raises instead of a response is raised by what waits for it, once."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            raise ZeroDivisionError
+
+    async def test(client: AppClient) -> None:
+        with pytest.raises(ZeroDivisionError):
+            await wait(client.start("GET", "/"))
+
+    visit(app, test)
+
+
+def test_app_that_goes_on_after_its_response() -> None:
+    """The last chunk is the last one, though the app has not finished; the end of the block, which
+    waits for that, has read all of it."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body", "body": b"one", "more_body": True})
+            await send({"type": "http.response.body", "body": b"two"})
+            await asyncio.sleep(10)
+
+    async def test(client: AppClient) -> None:
+        now = asyncio.get_running_loop().time
+        async with client.start("GET", "/") as exchange:
+            assert [chunk async for chunk in exchange] == [b"one", b"two"]
+            assert now() == 0
+        assert now() == 10
+        async with client.start("GET", "/") as exchange:
+            assert await exchange.chunk() == b"one"
+            await advance(1)
+            assert exchange.content == b"one"
+        assert exchange.content == b"onetwo"
+
+    visit(app, test)
 
 
 def test_request_that_goes_on_without_its_client(shop: Shop) -> None:
@@ -88,7 +148,9 @@ def test_drop_in_mid_upload(shop: Shop) -> None:
         exchange = client.start("POST", "/upload", more_content=True)
         await advance(1)
         exchange.disconnect()
-        await exchange.finished()
+        with pytest.raises(RuntimeError, match="the client has left"):
+            exchange.upload(b"too late")
+        await exchange.wait_finished()
         assert not exchange.is_complete
         assert isinstance(exchange.error, ClientDisconnect)
 
@@ -123,7 +185,7 @@ def test_failure_after_the_client_has_left(shop: Shop) -> None:
         await advance(1)
         exchange.disconnect()
         with pytest.raises(ExceptionGroup, match="both"):
-            await exchange.finished()
+            await exchange.wait_finished()
 
     visit(app, test)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 
-from quattro_web.testing import AppClient, ResponseCutError
+from quattro_web.testing import AppClient, ResponseCutError, advance
 from tests.kit.apps import Shop
 from tests.kit.running import run, visit
 
@@ -40,6 +40,17 @@ def test_error_that_nobody_waits_for_is_raised_at_the_end(shop: Shop) -> None:
 
     with pytest.raises(ZeroDivisionError):
         visit(shop.app, test)
+
+
+def test_error_that_was_looked_at_is_not_raised(shop: Shop) -> None:
+    """A test that has asked for the error of a request has been told of it."""
+
+    async def test(client: AppClient) -> None:
+        exchange = client.start("GET", "/boom")
+        await advance(1)
+        assert isinstance(exchange.error, ZeroDivisionError)
+
+    visit(shop.app, test)
 
 
 def test_errors_that_nobody_waits_for_are_raised_together(shop: Shop) -> None:
@@ -107,7 +118,7 @@ def test_answer_that_a_server_gives_for_an_app() -> None:
     """An app that has failed before its response is answered with a 500, or else is cut."""
 
     async def test(client: AppClient) -> None:
-        exchange = await client.start("GET", "/raises").started()
+        exchange = await client.start("GET", "/raises").wait_started()
         assert exchange.status_code == 500
         assert (await exchange.response()).text == "Internal Server Error"
         assert (await exchange.response()).text == "Internal Server Error"

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from quattro_core import TaskGroup
-from quattro_web import Pump, ShutdownGrace, install
+from quattro_web import AppGroup, Pump, ShutdownGrace, install
 from quattro_web.fastapi import (
     AppTaskGroup,
     RequestTaskGroup,
@@ -125,12 +125,35 @@ def test_work_is_waited_for() -> None:
         assert (await client.post("/mail?seconds=3")).status_code == 200
         assert log == []
         assert client.health.tasks == 1
-        await client.work_done()
+        await client.wait_work_done()
         assert log == ["mail"]
         await client.post("/mail?seconds=3")
 
     visit(app, test)
     assert log == ["mail", "mail"]
+
+
+def test_work_of_the_tests_own(caplog: pytest.LogCaptureFixture) -> None:
+    """A5: A test may hand work over as a handler does; the log names it as where it came from."""
+    app, log = app_of()
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def mail(group: AppGroup, more: int = 1) -> None:
+        await asyncio.sleep(3)
+        log.append("mail")
+        if more:
+            group.create_task(mail(group, more - 1))
+
+    async def test(client: AppClient) -> None:
+        client.app_task_group.create_task(mail(client.app_task_group))
+        client.app_task_group.create_task(fail())
+        await client.wait_work_done()
+        assert log == ["mail", "mail"]  # what work hands over is work
+
+    visit(app, test, raise_app_exceptions=False)
+    assert "handed over by the test, failed" in caplog.text
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -142,7 +165,7 @@ def test_failed_work_is_raised(waits: bool) -> None:
         await client.post("/mail?seconds=-1")
         if waits:
             with pytest.raises(ZeroDivisionError):
-                await client.work_done()
+                await client.wait_work_done()
         else:
             await advance(2)
 
@@ -159,7 +182,7 @@ def test_failed_work_may_be_let_go() -> None:
 
     async def test(client: AppClient) -> None:
         await client.post("/mail?seconds=-1")
-        await client.work_done()
+        await client.wait_work_done()
         await client.post("/mail?seconds=-1")
 
     visit(app, test, raise_app_exceptions=False)

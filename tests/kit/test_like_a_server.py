@@ -173,7 +173,7 @@ async def socket_of_client(habit: Habit) -> tuple[Any, Any]:
                     await connection.receive_text()
                 except WebSocketDisconnect as exc:
                     what += [connection.subprotocol, exc.code, exc.reason]
-                await connection.finished()
+                await connection.wait_finished()
         except WebSocketRefusedError as exc:
             what = [exc.response.status_code, exc.response.text]
         return what, await app.log()

@@ -1,16 +1,21 @@
 """The watch for tasks that are left behind, without pytest."""
 
 import asyncio
+import gc
 import runpy
 import subprocess
 import sys
+import weakref
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import uvloop
 from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
 
-from quattro_web.testing import LeakedTaskError, no_leaked_tasks
+from quattro_web.testing import AppClient, LeakedTaskError, no_leaked_tasks
 
 
 async def forever() -> None:
@@ -23,10 +28,13 @@ async def leave() -> None:
 
 
 def test_context_manager_does_the_same() -> None:
-    """Without pytest, a context manager raises what the fixture says."""
-    with pytest.raises(LeakedTaskError, match=r"1 task was left behind:\n\nforever \(Task-\d+\)"):
+    """Without pytest, a context manager raises what the fixture says, with what to do about it."""
+    with pytest.raises(
+        LeakedTaskError, match=r"1 task was left.*:\n\nforever \(Task-\d+\)"
+    ) as told:
         with no_leaked_tasks():
             asyncio.run(leave())
+    assert "AppTaskGroup is for what outlives it" in str(told.value)
     with no_leaked_tasks():
         asyncio.run(asyncio.sleep(0))
 
@@ -102,3 +110,79 @@ def test_callback_in_a_loop_that_goes_on() -> None:
         with no_leaked_tasks():
             runner.run(main())
         assert not kept[0].done()
+
+
+def test_task_of_a_lifespan_by_hand() -> None:
+    """An app that is neither Starlette's nor FastAPI's is watched as well, by the client."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        asyncio.create_task(forever())
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def main() -> None:
+        async with AppClient(app):
+            pass
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    with pytest.raises(LeakedTaskError, match="running when the lifespan of the app had ended"):
+        with no_leaked_tasks():
+            asyncio.run(main())
+
+
+def test_second_request_of_one_task() -> None:
+    """Servers may serve all requests of a connection in one task: each of them is watched."""
+
+    app = Starlette()
+
+    async def endpoint(request: Any) -> Any:
+        if request.url.path == "/leaks":
+            request.app.state.task = asyncio.create_task(forever())
+        return PlainTextResponse("ok")
+
+    app.add_route("/{path}", endpoint)
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            await client.get("/leaks-not")
+            await client.get("/leaks")
+        for _ in range(50):
+            await asyncio.sleep(0)
+
+    with pytest.raises(LeakedTaskError, match="running when GET /leaks had ended"):
+        with no_leaked_tasks():
+            asyncio.run(main())
+
+
+def test_nothing_is_kept_alive() -> None:
+    """A task that is done is freed as soon as without a watch."""
+
+    async def main() -> None:
+        task = asyncio.create_task(asyncio.sleep(0))
+        seen = weakref.ref(task)
+        await task
+        del task
+        await asyncio.sleep(0)
+        gc.collect()
+        assert seen() is None
+
+    with no_leaked_tasks():
+        asyncio.run(main())
+
+
+def test_loop_that_ends_before_another() -> None:
+    """The end of a loop is no end for the tasks of another one."""
+    with asyncio.Runner() as runner:
+        with no_leaked_tasks():
+            task = runner.run(made())
+            asyncio.run(asyncio.sleep(0))
+            task.cancel()
+            runner.run(asyncio.sleep(0))
+
+
+async def made() -> asyncio.Task[None]:
+    return asyncio.create_task(forever())

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.docs.pages import ROOT, blocks
 from tests.kit.pytests import Outcome, run_pytest
 
 HERE = Path(__file__).parent
+PAGE = ROOT / "docs" / "testing.md"
 LEAVING = (HERE / "leaving.py", HERE / "leaving_alone.py")
 NOTHING = {HERE / "leaving_nothing.py": 30, HERE / "leaving_nothing_alone.py": 5}
 FILES = {
@@ -40,28 +42,25 @@ def test_may():
 """
 
 
-VIRTUAL_CONFTEST = """
-from quattro_web.testing import VirtualClockLoop
-
-def pytest_asyncio_loop_factories(config, item):
-    return {"virtual": VirtualClockLoop}
-"""
-
 VIRTUAL = """
 import pytest
-from quattro_web.testing import VirtualClockLoop, advance
+from starlette.applications import Starlette
+from {plugin} import fixture
+from quattro_web import install
+from quattro_web.testing import AppClient, advance
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio", {"loop_factory": VirtualClockLoop}
+app = Starlette()
+install(app)
 
-@pytest.mark.anyio
-async def test_anyio():
+@fixture
+async def client():
+    async with AppClient(app) as client:
+        yield client
+
+@pytest.mark.{mark}
+async def test_virtual(client):
     await advance(3600)
-
-@pytest.mark.asyncio
-async def test_asyncio():
-    await advance(3600)
+    assert (await client.get("/")).status_code == 404
 """
 
 
@@ -151,13 +150,25 @@ def test_late(no_leaked_tasks):
     assert "its event loop ended" in outcome.said["test_late"], outcome.output
 
 
-def test_async_plugins_take_the_virtual_clock(tmp_path: Path) -> None:
-    """pytest-asyncio and anyio's plugin run tests on the virtual clock, as the page says."""
-    (tmp_path / "conftest.py").write_text(VIRTUAL_CONFTEST)
+@pytest.mark.parametrize(
+    ("mark", "plugin", "told", "other"),
+    [
+        ("anyio", "pytest", "def anyio_backend", "asyncio"),
+        ("asyncio", "pytest_asyncio", "def pytest_asyncio_loop_factories", "anyio"),
+    ],
+)
+def test_async_plugins_take_the_virtual_clock(
+    tmp_path: Path, mark: str, plugin: str, told: str, other: str
+) -> None:
+    """pytest-asyncio and anyio's plugin run tests on the virtual clock, each without the other,
+    with what the page has for the conftest.py."""
+    [conftest] = [block.text for block in blocks(PAGE) if told in block.text]
+    (tmp_path / "conftest.py").write_text(conftest)
     file = tmp_path / "test_virtual.py"
-    file.write_text(VIRTUAL)
-    outcome = run_pytest(tmp_path, file, "-o", "no_leaked_tasks=true")
-    assert len(outcome.said) == 2
+    file.write_text(VIRTUAL.format(plugin=plugin, mark=mark))
+    options = ("-p", f"no:{other}", "-W", "ignore::pytest.PytestConfigWarning")
+    outcome = run_pytest(tmp_path, file, "-o", "no_leaked_tasks=true", *options)
+    assert len(outcome.said) == 1, outcome.output
     assert set(outcome.said.values()) == {""}, outcome.output
 
 

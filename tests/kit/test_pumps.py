@@ -1,14 +1,20 @@
 """The pumps of an app under the testing kit."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 from starlette.applications import Starlette
 
-from quattro_web import Pump, install
+from quattro_web import Pump, install, task_group_lifespan
 from quattro_web.testing import AppClient, advance
 from tests.kit.apps import Shop
-from tests.kit.running import visit
+from tests.kit.running import run, visit
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
 
 
 def app_of(*pumps: Pump) -> Starlette:
@@ -89,3 +95,46 @@ def test_pump_that_runs_already() -> None:
             await client.run_pump("poll")
 
     visit(shop.app, test, pumps=["poll"])
+
+
+@pytest.mark.parametrize(
+    ("pumps", "known"),
+    [
+        ([], r"\[\]"),
+        ([Pump(forever, name="poll"), Pump(forever, name="beat")], r"\['beat', 'poll'\]"),
+    ],
+)
+def test_pumps_that_are_not_there(pumps: list[Pump], known: str) -> None:
+    """A2: A name that no pump has is an error before the block begins, which tells the names that
+    there are; what has started till then has ended."""
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        yield
+        events.append("closed")
+
+    app = Starlette(lifespan=lifespan)
+    install(app, pumps=pumps)
+
+    async def main() -> None:
+        client = AppClient(app, pumps=[*(pump.name for pump in pumps), "pol"])
+        with pytest.raises(LookupError, match=f"no pump 'pol'; the app has {known}"):
+            await client.__aenter__()
+        assert events == ["closed"]
+        with pytest.raises(RuntimeError, match="does not run any more"):
+            client.start("GET", "/")
+
+    run(main)
+
+
+def test_pumps_of_apps_that_share_a_lifespan() -> None:
+    """A2: A pump may be that of any app that runs in the lifespan."""
+    app = Starlette(lifespan=task_group_lifespan(pumps=[Pump(forever, name="inner")]))
+    install(app, pumps=[Pump(forever, name="outer")])
+
+    async def test(client: AppClient) -> None:
+        assert [pump.name for pump in client.health.pumps] == ["inner"]
+
+    visit(app, test, pumps=["inner"])
+    visit(app, test, pumps={"inner"})

@@ -19,7 +19,7 @@ def test_drop_in_mid_stream(shop: Shop) -> None:
 
     async def test(client: AppClient) -> None:
         async with client.start("GET", "/endless") as exchange:
-            assert (await exchange.started()).status_code == 200
+            assert (await exchange.wait_started()).status_code == 200
             first = [await exchange.chunk() for _ in range(2)]
             assert first == [b"0;" + b"x" * 1000, b"1;" + b"x" * 1000]
             assert exchange.content == b"".join(chunk for chunk in first if chunk)
@@ -47,7 +47,7 @@ def test_stream_waits_for_a_client_that_does_not_read(shop: Shop) -> None:
             if chunk.startswith(b"100;"):
                 break
         exchange.disconnect()
-        await exchange.finished()
+        await exchange.wait_finished()
 
     visit(shop.app, test)
 

@@ -57,7 +57,7 @@ def test_websocket_that_its_client_ends(shop: Shop, leaves: str, code: int) -> N
                 socket.close(4002, "and have gone")
             else:
                 socket.drop()
-            await socket.finished()
+            await socket.wait_finished()
             assert shop.log[-2:] == [f"disconnected {code}", "socket ends"]
 
     visit(shop.app, test)
@@ -84,7 +84,7 @@ def test_websocket_that_fails(shop: Shop) -> None:
         async with client.websocket("/socket") as socket:
             await socket.send_text("fail")
             with pytest.raises(ZeroDivisionError):
-                await socket.finished()
+                await socket.wait_finished()
 
     async def raised_where_it_reads(client: AppClient) -> None:
         async with client.websocket("/socket") as socket:
@@ -149,7 +149,7 @@ def test_websocket_that_talks(shop: Shop) -> None:
             await advance(1)
             assert shop.log.count("sent") == sent + 1
             socket.drop()
-            await socket.finished()
+            await socket.wait_finished()
             assert isinstance(socket.error, WebSocketDisconnect)
 
     visit(shop.app, test)
@@ -170,7 +170,7 @@ def test_message_after_the_close() -> None:
     async def test(client: AppClient) -> None:
         async with client.websocket("/") as socket:
             with pytest.raises(RuntimeError, match="a server expects nothing more"):
-                await socket.finished()
+                await socket.wait_finished()
 
     visit(app, test)
     assert received[1] == {"type": "websocket.disconnect", "code": 4002, "reason": ""}
@@ -216,16 +216,19 @@ def test_handshake() -> None:
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "websocket":
-            seen.update(Headers(scope=scope))
+            seen.update(Headers(scope=scope), known=" ".join(scope["subprotocols"]))
             await send({"type": "websocket.accept", "headers": [(b"Set-Cookie", b"a=1")]})
 
     async def test(client: AppClient) -> None:
-        async with client.websocket("/", subprotocols=["one", "two"]) as socket:
+        own = {"X-Own": "2"}
+        async with client.websocket("/", headers=own, subprotocols=["one", "two"]) as socket:
             assert socket.headers["set-cookie"] == "a=1"
 
-    visit(app, test)
+    visit(app, test, headers={"X-Every": "1"})
+    assert (seen["x-every"], seen["x-own"]) == ("1", "2")
     assert seen["upgrade"] == "websocket"
     assert seen["sec-websocket-protocol"] == "one, two"
+    assert seen["known"] == "one two"
 
 
 def test_timeout_of_a_handshake() -> None:

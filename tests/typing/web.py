@@ -6,18 +6,21 @@ import asyncio
 from typing import assert_type
 
 from fastapi import APIRouter, FastAPI, params
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from quattro_web import (
     AppGroup,
     MapResults,
     PumpHealth,
+    Pumps,
     ShutdownEvent,
     TaskGroup,
     app_task_group,
     cancel_on_disconnect,
     request_task_group,
     shutdown_event,
+    task_group_lifespan,
 )
 from quattro_web import fastapi as aliases
 from tests.typing.core import length, number, text
@@ -38,6 +41,29 @@ async def apps(conn: HTTPConnection) -> None:
     assert_type(shutdown_event(conn), ShutdownEvent)
     app_task_group(conn).create_task(length)  # type: ignore[arg-type]
     app_task_group(conn).create_task(1)  # type: ignore[arg-type]
+
+
+pumps = Pumps()
+
+
+@pumps.pump
+async def poll() -> int:
+    return 1
+
+
+@pumps.pump(on_failure="restart")
+async def keep(*, shutdown: ShutdownEvent) -> None: ...
+
+
+async def collected(event: ShutdownEvent) -> None:
+    """What is decorated keeps its type."""
+    assert_type(await poll(), int)
+    await keep(shutdown=event)
+    await keep()  # type: ignore[call-arg]
+    pumps.pump(name="poll")(1)  # type: ignore[type-var]
+    pumps.pump(policy="restart")  # type: ignore[call-overload]
+    Starlette(lifespan=task_group_lifespan(pumps=pumps))
+    FastAPI(lifespan=task_group_lifespan(pumps=[poll]))
 
 
 def health(pump: PumpHealth) -> None:

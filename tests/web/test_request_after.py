@@ -85,8 +85,9 @@ def test_spawning_after_the_end_is_an_error() -> None:
         tg = request_task_group(request)
 
         async def late() -> None:
-            with pytest.raises(RuntimeError, match="is finished"):
-                tg.create_task(ticks(log, "never"))
+            for spawn in (tg.create_task, tg.create_background_task):
+                with pytest.raises(RuntimeError, match=r"is finished: .*app_task_group\(conn\)"):
+                    spawn(ticks(log, "never"))
             log.append("refused")
 
         return PlainTextResponse("ok", background=BackgroundTask(late))
