@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -54,7 +55,11 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
             tasks.drop()
             await _Answer(exchange, tasks.conn).to(errors, by_handler)
         elif reason is CancelReason.DISCONNECT:
-            tasks.drop()  # nobody is there to be answered
+            tasks.drop()
+            if exchange.start is None and not tasks.is_websocket:
+                # Nobody reads it, but what is around us may wait for a response, or count it.
+                with suppress(OSError):  # a server may say that the client has left (ASGI 2.4)
+                    await Response(status_code=499)(_HTTP, exchange.receive, exchange.forward)
         elif stopped and not exchange.complete and not tasks.is_websocket:
             msg = "the request's task group was cancelled before the response was complete"
             raise RuntimeError(msg)
@@ -79,6 +84,8 @@ def _answerable(exc: BaseException | None) -> BaseException | None:
         exc = exc.__cause__
     return exc
 
+
+_HTTP = {"type": "http"}
 
 _OWN_ERRORS: dict[CancelReason, type[DeadlineExceededError | ShuttingDownError]] = {
     CancelReason.DEADLINE: DeadlineExceededError,
