@@ -19,15 +19,11 @@ from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 from quattro_web._settings import THE_APPS, Settings
-from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
     from quattro_web._patience import Patience
     from quattro_web._watch import Watch
-
-# Seconds between two looks at whether a thread has ended.
-THREAD_POLL = 0.02
 
 
 class Exchange(Inbox):
@@ -154,15 +150,7 @@ class Exchange(Inbox):
         """
         if self.reason is None and not self.complete:
             self.reason = reason
-            self._cancel(self.group or self.open_group(conn), reason)
-
-    def _cancel(self, group: TaskGroup, reason: CancelReason) -> None:
-        if self.tasks is None:
-            return  # the request has ended meanwhile
-        if self.parent is not None and waits_for_thread(self.parent):
-            loop = asyncio.get_running_loop()
-            loop.call_later(THREAD_POLL, self._cancel, group, reason)  # anyio does not tell
-        else:
+            group = self.group or self.open_group(conn)
             group.cancel(reason)
 
     def cut_off(self, conn: Connection) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from quattro_core import SharedLimit, TaskGroup
+from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ class Settings:
         if limit == THE_APPS:
             limit = self.concurrency_limit
         if limit is None and self.shared_limit is None:
-            return TaskGroup()  # said with fewer words, and so sooner
-        return TaskGroup(concurrency_limit=limit, shared_limit=self.shared_limit)
+            return PatientGroup()  # said with fewer words, and so sooner
+        return PatientGroup(concurrency_limit=limit, shared_limit=self.shared_limit)
 
     def app_run(self) -> AppRun | None:
         """Return the run of the app in the current event loop."""
