@@ -118,6 +118,11 @@ class Exchange(Inbox):
         return self.parent is not None and not self.parent.cancelling()
 
     @property
+    def is_accepted(self) -> bool:
+        """Whether this is a WebSocket that was accepted."""
+        return self.start is not None and self.start["type"] == "websocket.accept"
+
+    @property
     def group(self) -> TaskGroup | None:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group

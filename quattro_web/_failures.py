@@ -36,6 +36,10 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
         # What the handler's own read was told is no news, and no failure.
         told = (ClientDisconnect, WebSocketDisconnect)
         errors = [error for error in errors if not isinstance(error, told)]
+    elif tasks.is_websocket:
+        # A child may be told so in the middle of its work; what the handler itself lets out leaves
+        # the app, as it does without a group.
+        errors = [e for e in errors if e is by_handler or not isinstance(e, WebSocketDisconnect)]
     own = None if exchange.complete or reason is None else _OWN_ERRORS.get(reason)
     if own is ShuttingDownError and not errors and _is_event_stream(exchange):
         tasks.drop()
@@ -46,7 +50,7 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
     try:
         if errors:
             tasks.drop()
-            await _Answer(exchange, tasks.conn).to(errors, by_handler)
+            await _Answer(exchange, tasks.conn).to(errors)
         elif reason is CancelReason.DISCONNECT:
             tasks.drop()
             if exchange.start is None and not tasks.is_websocket:
@@ -109,26 +113,24 @@ class _Answer:
         self._exchange = exchange
         self._conn = connection_of(conn, exchange)
 
-    async def to(self, errors: list[BaseException], by_handler: BaseException | None) -> None:
+    async def to(self, errors: list[BaseException]) -> None:
         """Answer, or raise what nobody answers.
 
         Args:
             errors: What has failed, the first one first.
-            by_handler: What the app itself has raised.
         """
         exchange, conn = self._exchange, self._conn
         error = errors[0] if len(errors) == 1 else _one_of(errors, conn.scope)
-        is_own = error is by_handler
         try:
             handler = find_handler(conn.scope, error)
-            if isinstance(conn, WebSocket) and exchange.start is not None:
-                await self._close(conn, error, handler, is_own=is_own)
+            if isinstance(conn, WebSocket) and exchange.is_accepted:
+                await self._close(conn, error, handler)
             elif handler is None or exchange.start is not None or exchange.complete:
                 raise error
             else:
                 await self._respond(conn, error, handler)
         finally:
-            del error, errors, by_handler
+            del error, errors
 
     async def _respond(self, conn: HTTPConnection, error: BaseException, handler: Handler) -> None:
         try:
@@ -141,33 +143,31 @@ class _Answer:
             del error  # its traceback refers to this frame
 
     async def _close(
-        self,
-        websocket: WebSocket,
-        error: BaseException,
-        handler: Handler | None,
-        *,
-        is_own: bool,
+        self, websocket: WebSocket, error: BaseException, handler: Handler | None
     ) -> None:
         """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error).
 
         The shutdown closes it with 1012 (service restart), as uvicorn does.
         """
         exchange = self._exchange
-        if isinstance(error, WebSocketDisconnect):
-            # The client has left. A child may be told so in the middle of its work; what the
-            # handler itself lets out leaves the app, as it does without a group.
-            if is_own:
-                raise error
-            return
         answered = isinstance(error, DeadlineExceededError | ShuttingDownError)
         code = 1012 if isinstance(error, ShuttingDownError) else 1011  # service restart
-        if handler is not None and not exchange.complete and not isinstance(error, HTTPException):
-            await call_handler(handler, websocket, error)
-            answered = True
-        if not exchange.complete:
-            await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
-        if not answered:
-            raise error
+        if isinstance(error, HTTPException | WebSocketDisconnect) or exchange.complete:
+            handler = None
+        try:
+            raise error  # as above: also for a close that fails
+        except BaseException as exc:
+            try:
+                if handler is not None:
+                    await call_handler(handler, websocket, exc)
+                    answered = True
+            finally:
+                if not exchange.complete and not isinstance(exc, WebSocketDisconnect):
+                    await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
+            if not answered:
+                raise
+        finally:
+            del error
 
 
 def _one_of(errors: list[BaseException], scope: Scope) -> BaseException:

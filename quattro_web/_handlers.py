@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import Scope
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 
 from quattro_core import TooManyWaitingError
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
@@ -55,12 +55,21 @@ def connection_of(conn: Connection, exchange: Exchange) -> HTTPConnection:
 
     It is the one that has read the body, which a new Request could not read again.
     """
-    if isinstance(conn, Request | WebSocket):
+    if isinstance(conn, Request):
         return conn
     scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
-    if scope["type"] == "websocket":
-        return WebSocket(scope, exchange.receive, exchange.forward)
-    return Request(scope, exchange.replay(), exchange.forward)
+    if scope["type"] != "websocket":
+        return Request(scope, exchange.replay(), exchange.forward)
+    websocket = conn
+    if not isinstance(websocket, WebSocket):
+        websocket = WebSocket(scope, exchange.receive, exchange.forward)
+        if exchange.is_accepted:
+            websocket.client_state = WebSocketState.CONNECTED
+    if not exchange.complete:
+        # It takes a close, or a denial, for sent that was held back and has never left.
+        state = WebSocketState.CONNECTED if exchange.is_accepted else WebSocketState.CONNECTING
+        websocket.application_state = state
+    return websocket
 
 
 async def _gateway_timeout(_conn: HTTPConnection, _error: BaseException) -> Response:

@@ -74,6 +74,22 @@ def test_child_fails_while_the_handler_is_in_a_thread() -> None:
         assert log == ["thread ended", "session closed"]
 
 
+def test_request_that_ends_sooner_than_its_thread_is_looked_at() -> None:
+    """R4: A failure that was to cancel the handler after its thread cancels nothing that comes
+    after the request, in the same task."""
+    app, _ = app_with_session([])
+
+    @app.get("/", dependencies=[Depends(spawn)])
+    def handler() -> None:
+        outlast([])
+
+    async def main() -> None:
+        assert (await get(app)).status == 418
+        await asyncio.sleep(3600)
+
+    run(main())
+
+
 def test_children_that_are_in_a_thread() -> None:
     """R3: A child, or a background task, that is cancelled while it waits for a thread ends when
     the thread has: no thread works on a closed session."""
