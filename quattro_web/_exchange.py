@@ -163,10 +163,10 @@ class Exchange(Inbox):
 
         A section that must not be cut is cancelled at its end.
         """
-        if self.reason is not None or self.parent is None:
+        if self.parent is None:
             return
         if self.complete:
-            self.reason = CancelReason.SHUTDOWN
+            self.reason = CancelReason.SHUTDOWN  # whatever has cancelled it before it was answered
             self.parent.cancel(self.reason)
         elif self.watch is not None:
             self.watch.interrupt(CancelReason.SHUTDOWN)

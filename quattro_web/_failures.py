@@ -62,6 +62,9 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
             raise RuntimeError(msg)
         elif tasks.is_holding:
             await tasks.flush()
+    except asyncio.CancelledError as cancelled:
+        if not exchange.was_cut_off(cancelled):  # in the BackgroundTasks of the answer
+            raise
     finally:
         del errors, by_handler
 

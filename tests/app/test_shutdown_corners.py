@@ -1,4 +1,4 @@
-"""Corners of a shutdown: what has answered already, sub-apps, sections that must not be cut."""
+"""Corners of a shutdown: sub-apps, sections that must not be cut."""
 
 import asyncio
 import logging
@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
@@ -63,27 +62,6 @@ def app_with(endpoint: Callable[[Request], Awaitable[Response]], **options: obje
 async def slow(request: Request) -> Response:
     await asyncio.sleep(3600)
     return PlainTextResponse("slow")
-
-
-def test_background_tasks_are_cancelled(caplog: pytest.LogCaptureFixture) -> None:
-    """A6: BackgroundTasks of a response that is complete are cancelled after their grace: the
-    response is what it was, and nothing is raised into the server."""
-    log: list[str] = []
-
-    async def later() -> None:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError as exc:
-            log.append(str(exc))
-            raise
-
-    async def endpoint(request: Request) -> Response:
-        return PlainTextResponse("done", background=BackgroundTask(later))
-
-    done = shut_down(app_with(endpoint))
-    assert (done.status, done.body, done.error) == (200, b"done", None)
-    assert log == ["the server is shutting down"]
-    assert "GET /" in caplog.text
 
 
 def test_other_middlewares_may_be_around() -> None:
