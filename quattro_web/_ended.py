@@ -49,7 +49,7 @@ class EndedRequest:
     that each request would leave a cycle to the garbage collector.
     """
 
-    tasks = group = reason = None
+    tasks = group = reason = inner = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -200,18 +200,29 @@ class Exchange(Inbox):
 
     async def close(self) -> None:
         """Let go of the group, of the watch and of what refers to them: the request has ended."""
-        tasks, self.tasks = self.tasks, None
+        tasks, self.tasks, outer = self.tasks, None, self.outer
+        if isinstance(outer, Exchange) and outer.inner is self:
+            outer.inner = None
         if tasks is not None:
             tasks.abandon()
         if self.watch is not None:
             await self.unwatch()
             self.tell(None)
-        if isinstance(self.outer, Exchange):
-            self.outer.inner = None
-            if self.outer.is_read_ahead:
-                await self.outer.stop_reading()  # its watch has moved here
+        if isinstance(outer, Exchange) and outer.is_read_ahead:
+            await outer.stop_reading()  # its watch has moved here
 
     # The app
+
+    @property
+    def innermost(self) -> Exchange:
+        """Itself, or that of the sub-app which answers: nearest to the handler.
+
+        The scope does not tell, where somebody in between has made a copy of it for the sub-app.
+        """
+        exchange = self
+        while exchange.inner is not None:
+            exchange = exchange.inner
+        return exchange
 
     def app_run(self) -> AppRun | None:
         """Return what runs as long as the app does; a sub-app has that of its app."""

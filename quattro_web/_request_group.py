@@ -71,7 +71,7 @@ def request_of(conn: Connection) -> Exchange | EndedRequest:
     """Return what is kept of a request in its scope."""
     try:
         # A Request is a mapping of its scope, but a slow one.
-        return cast("Exchange | EndedRequest", getattr(conn, "scope", conn)[REQUEST])
+        request = cast("Exchange | EndedRequest", getattr(conn, "scope", conn)[REQUEST])
     except KeyError:
         msg = (
             "no task group on this request: call quattro_web.install(app), "
@@ -80,3 +80,4 @@ def request_of(conn: Connection) -> Exchange | EndedRequest:
         raise NoTaskGroupError(msg) from None
     except TypeError:
         raise not_a_connection(conn) from None
+    return request if request.inner is None else request.innermost
