@@ -19,9 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END: Any = object()
-_CUT = (
-    "the map was cut short: its TaskGroup has ended, or one of its background tasks was cancelled"
-)
+_CUT = "the map was cut short: its TaskGroup has ended, or a background task of it was cancelled"
 
 
 class MapRun(Generic[T, R]):
@@ -47,9 +45,8 @@ class MapRun(Generic[T, R]):
         self.is_stopped: bool = False
         self._group = group
         self._function = function
-        self._limit = limit
-        # Where they are in order, those that are still being worked on are among the results.
-        self._room = 2 * limit if ordered else limit
+        # In order, those that are still being worked on are among the results: room for each.
+        self._limit = self._room = limit
         self._ordered = ordered
         self._context = copy_context()
         if isinstance(iterable, AsyncIterable):
@@ -97,6 +94,7 @@ class MapRun(Generic[T, R]):
         value, slot.value = slot.value, EMPTY
         taken = slot.taken
         if taken is not None and not taken.done():
+            self._room -= self._ordered  # the place is its worker's
             taken.set_result(None)
         if self._consumers:
             self.tell()
@@ -163,8 +161,7 @@ class MapRun(Generic[T, R]):
         """Work on an item, then on others; the one that has no slot leads."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         is_dismissed = self._group._background_tasks().get
-        function, create_future = self._function, self.loop.create_future
-        results, room = self.results, self._room
+        function, results, create_future = self._function, self.results, self.loop.create_future
         try:
             if slot is None:
                 slot = Slot()
@@ -181,7 +178,8 @@ class MapRun(Generic[T, R]):
                 if self._is_exhausted:
                     return
                 del item, value  # they are for others to keep
-                if len(results) < room:
+                if len(results) < self._room:
+                    self._room -= self._ordered  # others may want an item before this one has it
                     slot = Slot()
                 else:
                     slot.taken = taken = create_future()
@@ -211,16 +209,18 @@ class MapRun(Generic[T, R]):
         """Return the next item, or _END, having lined up the slot for its result."""
         if self._pulling is None:
             return self._pull_now(slot)
-        async with self._pulling:
-            if self._is_exhausted:
-                return cast("T", _END)
-            try:
-                item = await self._anext()
-            except BaseException as exc:
-                self._is_exhausted = True  # what has failed is not asked again
-                if isinstance(exc, StopAsyncIteration):
+        try:
+            async with self._pulling:
+                if self._is_exhausted:
                     return cast("T", _END)
-                raise
+                item = await self._anext()
+        except BaseException as exc:
+            self._is_exhausted = True  # what has failed is not asked again
+            if isinstance(exc, StopAsyncIteration):
+                return cast("T", _END)
+            raise
+        finally:
+            self._room += self._ordered
         if self._is_over(task):
             raise CancelledError  # as above
         if self._ordered:
@@ -228,6 +228,7 @@ class MapRun(Generic[T, R]):
         return item
 
     def _pull_now(self, slot: Slot[R]) -> T:
+        self._room += self._ordered
         if self._is_exhausted:
             return cast("T", _END)
         try:
