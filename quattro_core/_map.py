@@ -26,9 +26,8 @@ class MapRun(Generic[T, R]):
     """A map that runs: what its workers share, without the object that its consumer holds.
 
     A worker has one item at a time: it pulls one, calls the function, and pulls the next one, or
-    waits until a consumer has taken its result if as many wait as there are workers. So twice as
-    many items are out, at most; a consumer that keeps up costs no future for each. The first worker
-    leads: it starts another one for each item that it pulls, until there are enough.
+    waits until its result is taken if as many wait as there are workers. So twice as many items are
+    out, at most. The first worker leads: for each item that it pulls it starts another, at first.
     """
 
     def __init__(
@@ -47,7 +46,7 @@ class MapRun(Generic[T, R]):
         self._function = function
         # In order, those that are still being worked on are among the results: room for each.
         self._limit = self._room = limit
-        self._ordered = ordered
+        self._ordered = int(ordered)
         self._context = copy_context()
         if isinstance(iterable, AsyncIterable):
             self._anext = aiter(iterable).__anext__
@@ -179,12 +178,15 @@ class MapRun(Generic[T, R]):
                     return
                 del item, value  # they are for others to keep
                 if len(results) < self._room:
-                    self._room -= self._ordered  # others may want an item before this one has it
                     slot = Slot()
+                    if self._pulling is None:
+                        item = self._pull_now(slot)
+                        continue
+                    self._room -= self._ordered  # others may want an item before this one has it
                 else:
                     slot.taken = taken = create_future()
                     await taken
-                item = await self._pull(slot, task) if self._pulling else self._pull_now(slot)
+                item = await self._pull(slot, task)
         except CancelledError as exc:
             if task.cancelling() or self._is_over(task):
                 raise
@@ -207,9 +209,9 @@ class MapRun(Generic[T, R]):
 
     async def _pull(self, slot: Slot[R], task: asyncio.Task[None]) -> T:
         """Return the next item, or _END, having lined up the slot for its result."""
-        if self._pulling is None:
-            return self._pull_now(slot)
         try:
+            if self._pulling is None:
+                return self._pull_now(slot)
             async with self._pulling:
                 if self._is_exhausted:
                     return cast("T", _END)
@@ -228,7 +230,6 @@ class MapRun(Generic[T, R]):
         return item
 
     def _pull_now(self, slot: Slot[R]) -> T:
-        self._room += self._ordered
         if self._is_exhausted:
             return cast("T", _END)
         try:
