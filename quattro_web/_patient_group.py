@@ -19,14 +19,21 @@ class PatientGroup(TaskGroup):
     with the dependencies that are closed then. anyio does not tell when a thread has ended.
     """
 
+    # Whether the handler has raised: what was to cancel it would cut its dependencies' clean-up.
+    is_left = False
+
     def _cancel_parent(self, msg: object = None) -> None:
         parent = self._parent_task
         if parent is None:
             return  # the group has ended meanwhile
         if waits_for_thread(parent):
-            self._loop.call_later(THREAD_POLL, self._cancel_parent, msg)
+            self._loop.call_later(THREAD_POLL, self._cancel_late, msg)
         else:
             super()._cancel_parent(msg)
+
+    def _cancel_late(self, msg: object) -> None:
+        if not self.is_left:
+            self._cancel_parent(msg)
 
     def _cancel_child(self, task: asyncio.Task[Any]) -> None:
         if waits_for_thread(task):

@@ -13,6 +13,7 @@ from starlette.types import Message
 from quattro_core import TaskGroup
 from quattro_web._dependencies import REQUEST_STACK, guard_dependencies
 from quattro_web._gate import BODIES, STARTS, ResponseGate
+from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class RequestTasks(ResponseGate):
     _guarded: object = None
     _raised: tuple[int, BaseException] | None = None
 
-    def __init__(self, exchange: Exchange, group: TaskGroup, conn: Connection) -> None:
+    def __init__(self, exchange: Exchange, group: PatientGroup, conn: Connection) -> None:
         self.exchange = exchange
         self.group = group
         self.conn = conn
@@ -167,6 +168,7 @@ class RequestTasks(ResponseGate):
         group = self.group
         if exc is not None:
             self._note_raised(group, exc)
+            group.is_left = True
             await group.finish(immediate=True)
         elif not self._closed:
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from quattro_core import SharedLimit, TaskGroup
+from quattro_core import SharedLimit
 from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
@@ -31,7 +31,7 @@ class Settings:
         self.requests: dict[Exchange, Connection] = {}
         self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
 
-    def new_group(self, limit: int | None) -> TaskGroup:
+    def new_group(self, limit: int | None) -> PatientGroup:
         """Return a group for a request, not entered yet.
 
         Args:

@@ -74,6 +74,32 @@ def test_child_fails_while_the_handler_is_in_a_thread() -> None:
         assert log == ["thread ended", "session closed"]
 
 
+def test_what_comes_while_a_thread_fails_does_not_cut_the_clean_up() -> None:
+    """R3, R4, R8: A def handler that raises after a child has failed, or after its deadline, has
+    its dependencies cleaned up to the end."""
+    log: list[str] = []
+    app = FastAPI()
+    install(app)
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(5)
+            log.append("rolled back")
+
+    def handler() -> None:
+        outlast(log)
+        raise HTTPException(403)
+
+    app.get("/child", dependencies=[Depends(session), Depends(spawn)])(handler)
+    app.get("/deadline", dependencies=[Depends(session), Deadline(1)])(handler)
+    for path, status in (("/child", 418), ("/deadline", 504)):
+        log.clear()
+        assert run(get(app, path)).status == status
+        assert log == ["thread ended", "rolled back"]
+
+
 def test_request_that_ends_sooner_than_its_thread_is_looked_at() -> None:
     """R4: A failure that was to cancel the handler after its thread cancels nothing that comes
     after the request, in the same task."""
