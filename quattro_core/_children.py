@@ -98,10 +98,19 @@ class Children(asyncio.TaskGroup):
             self._abort()
         elif not self._aborting:
             self._abort()
-            self._parent_cancel_requested = True
-            parent.cancel()
+            self._cancel_parent()
 
     # Steps
+
+    def _cancel_parent(self, msg: object = None) -> None:
+        """Cancel the task of the body, once."""
+        if not self._parent_cancel_requested:
+            self._parent_cancel_requested = True
+            self._parent_task.cancel(msg)
+
+    def _cancel_child(self, task: asyncio.Task[Any]) -> None:
+        """Cancel a child; the group does that once."""
+        task.cancel(self._cancel_msg)
 
     def _wake(self) -> None:
         future = self._on_completed_fut
@@ -114,14 +123,14 @@ class Children(asyncio.TaskGroup):
         for task, dismissed in self._background.items():
             if not dismissed:
                 self._background[task] = True
-                task.cancel(self._cancel_msg)
+                self._cancel_child(task)
         return True
 
     def _dismiss_one(self, task: asyncio.Task[Any]) -> None:
         """Cancel a background task, unless the group or somebody else has done so by this way."""
         if self._background is not None and self._background.get(task) is False:
             self._background[task] = True
-            task.cancel(self._cancel_msg)
+            self._cancel_child(task)
 
     def _background_tasks(self) -> dict[asyncio.Task[Any], bool]:
         """Return the background tasks, and whether each is dismissed: the same object for ever."""
@@ -136,7 +145,7 @@ class Children(asyncio.TaskGroup):
         self._aborting = True
         self._spawns_in = False
         for task in self._tasks:
-            task.cancel(self._cancel_msg)
+            self._cancel_child(task)
         if self._background:
             self._dismiss()
 

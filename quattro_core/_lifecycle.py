@@ -106,9 +106,7 @@ class Lifecycle(Children):
             if not self._aborting:
                 self._cancel_msg = msg
             self._abort()
-            if not self._parent_cancel_requested:
-                self._parent_cancel_requested = True
-                self._parent_task.cancel(msg)
+            self._cancel_parent(msg)
 
     async def finish(self, *, immediate: bool = False) -> bool:
         """Finish the group from outside of its `async with`: nothing of it is alive afterwards.

@@ -19,18 +19,15 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _END: Any = object()
-_CUT = (
-    "the map was cut short: its TaskGroup has ended, or one of its background tasks was cancelled"
-)
+_CUT = "the map was cut short: its TaskGroup has ended, or a background task of it was cancelled"
 
 
 class MapRun(Generic[T, R]):
     """A map that runs: what its workers share, without the object that its consumer holds.
 
     A worker has one item at a time: it pulls one, calls the function, and pulls the next one, or
-    waits until a consumer has taken its result if as many wait as there are workers. So twice as
-    many items are out, at most; a consumer that keeps up costs no future for each. The first worker
-    leads: it starts another one for each item that it pulls, until there are enough.
+    waits until its result is taken if as many wait as there are workers. So twice as many items are
+    out, at most. The first worker leads: for each item that it pulls it starts another, at first.
     """
 
     def __init__(
@@ -47,10 +44,9 @@ class MapRun(Generic[T, R]):
         self.is_stopped: bool = False
         self._group = group
         self._function = function
-        self._limit = limit
-        # Where they are in order, those that are still being worked on are among the results.
-        self._room = 2 * limit if ordered else limit
-        self._ordered = ordered
+        # In order, those that are still being worked on are among the results: room for each.
+        self._limit = self._room = limit
+        self._ordered = int(ordered)
         self._context = copy_context()
         if isinstance(iterable, AsyncIterable):
             self._anext = aiter(iterable).__anext__
@@ -97,6 +93,7 @@ class MapRun(Generic[T, R]):
         value, slot.value = slot.value, EMPTY
         taken = slot.taken
         if taken is not None and not taken.done():
+            self._room -= self._ordered  # the place is its worker's
             taken.set_result(None)
         if self._consumers:
             self.tell()
@@ -163,8 +160,7 @@ class MapRun(Generic[T, R]):
         """Work on an item, then on others; the one that has no slot leads."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         is_dismissed = self._group._background_tasks().get
-        function, create_future = self._function, self.loop.create_future
-        results, room = self.results, self._room
+        function, results, create_future = self._function, self.results, self.loop.create_future
         try:
             if slot is None:
                 slot = Slot()
@@ -181,12 +177,16 @@ class MapRun(Generic[T, R]):
                 if self._is_exhausted:
                     return
                 del item, value  # they are for others to keep
-                if len(results) < room:
+                if len(results) < self._room:
                     slot = Slot()
+                    if self._pulling is None:
+                        item = self._pull_now(slot)
+                        continue
+                    self._room -= self._ordered  # others may want an item before this one has it
                 else:
                     slot.taken = taken = create_future()
                     await taken
-                item = await self._pull(slot, task) if self._pulling else self._pull_now(slot)
+                item = await self._pull(slot, task)
         except CancelledError as exc:
             if task.cancelling() or self._is_over(task):
                 raise
@@ -209,18 +209,20 @@ class MapRun(Generic[T, R]):
 
     async def _pull(self, slot: Slot[R], task: asyncio.Task[None]) -> T:
         """Return the next item, or _END, having lined up the slot for its result."""
-        if self._pulling is None:
-            return self._pull_now(slot)
-        async with self._pulling:
-            if self._is_exhausted:
-                return cast("T", _END)
-            try:
-                item = await self._anext()
-            except BaseException as exc:
-                self._is_exhausted = True  # what has failed is not asked again
-                if isinstance(exc, StopAsyncIteration):
+        try:
+            if self._pulling is None:
+                return self._pull_now(slot)
+            async with self._pulling:
+                if self._is_exhausted:
                     return cast("T", _END)
-                raise
+                item = await self._anext()
+        except BaseException as exc:
+            self._is_exhausted = True  # what has failed is not asked again
+            if isinstance(exc, StopAsyncIteration):
+                return cast("T", _END)
+            raise
+        finally:
+            self._room += self._ordered
         if self._is_over(task):
             raise CancelledError  # as above
         if self._ordered:

@@ -9,7 +9,7 @@ from time import monotonic
 
 from quattro_web._exchange import Exchange
 from quattro_web._grace import CLEANUP
-from quattro_web._scope import REQUEST, Connection, describe
+from quattro_web._scope import Connection, describe
 from quattro_web._shutdown import Shutdown
 from quattro_web._where import where
 
@@ -100,9 +100,8 @@ class Drain:
         )
         for exchange in late:
             self._cut[exchange] = self._loop.time()
-            scope = self._requests[exchange]
-            inner = scope.get(REQUEST)  # that of a sub-app answers
-            (inner if isinstance(inner, Exchange) else exchange).cut_off(scope)
+            inner = exchange.innermost
+            inner.cut_off(inner.settings.requests[inner])
 
     def _give_up(self) -> None:
         now = self._loop.time()
@@ -121,8 +120,7 @@ class Drain:
 
 
 def _describe(exchange: Exchange, scope: Connection) -> str:
-    inner = scope.get(REQUEST)
-    group = (inner if isinstance(inner, Exchange) else exchange).group
+    group = exchange.innermost.group
     running = [("handler", exchange.parent)] if exchange.parent else []
     if group is not None:
         running += [(task.get_name(), task) for task in group.tasks]

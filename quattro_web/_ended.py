@@ -19,15 +19,6 @@ COMPLETE = (
 )
 
 
-class RequestGroup(TaskGroup):
-    """The task group of a request, which somebody may keep for longer than it lives."""
-
-    _way_out = (
-        ": what a request starts ends before its response is complete; "
-        "hand work that outlives it to quattro_web.app_task_group(conn)"
-    )
-
-
 def check_loop(parent: asyncio.Task[Any] | None) -> None:
     """Raise RuntimeError outside of the event loop that serves the request."""
     try:
@@ -58,7 +49,7 @@ class EndedRequest:
     that each request would leave a cycle to the garbage collector.
     """
 
-    tasks = group = reason = None
+    tasks = group = reason = inner = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -18,15 +18,11 @@ from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 from quattro_web._settings import Settings
-from quattro_web._where import waits_for_thread
 
 if TYPE_CHECKING:
     from quattro_web._app_run import AppRun
     from quattro_web._patience import Patience
     from quattro_web._watch import Watch
-
-# Seconds between two looks at whether a thread has ended.
-THREAD_POLL = 0.02
 
 
 class Exchange(Inbox):
@@ -40,12 +36,12 @@ class Exchange(Inbox):
     tasks: RequestTasks | None
     send_now: Send  # the server's
     watch: Watch | None
-    reason: CancelReason | None = None  # why it was cancelled, if it was
+    reason: CancelReason | None  # why it was cancelled, if it was
     start: Message | None  # the start of the response, or the acceptance of a WebSocket
     sent = 0  # bytes of its body
     complete: bool
     outer: Exchange | EndedRequest | None = None
-    inner: Exchange | None = None  # that of a sub-app, which answers
+    inner: Exchange | None  # that of a sub-app, which answers
     patience: Patience | None = None  # what watches its client, if that is to be watched
     expires = 0.0  # when that begins, by the clock of the loop
     has_lasted = False
@@ -54,7 +50,7 @@ class Exchange(Inbox):
         self._receive = receive
         self.send_now = send
         self.settings = settings
-        self.tasks = self.watch = self.start = None
+        self.tasks = self.watch = self.start = self.inner = self.reason = None
         self.complete = False
         self.began = monotonic()
         try:
@@ -115,6 +111,11 @@ class Exchange(Inbox):
     # The group
 
     @property
+    def is_accepted(self) -> bool:
+        """Whether this is a WebSocket that was accepted."""
+        return self.start is not None and self.start["type"] == "websocket.accept"
+
+    @property
     def group(self) -> TaskGroup | None:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group
@@ -147,15 +148,7 @@ class Exchange(Inbox):
         """
         if self.reason is None and not self.complete:
             self.reason = reason
-            self._cancel(self.group or self.open_group(conn), reason)
-
-    def _cancel(self, group: TaskGroup, reason: CancelReason) -> None:
-        if self.tasks is None:
-            return  # the request has ended meanwhile
-        if self.parent is not None and waits_for_thread(self.parent):
-            loop = asyncio.get_running_loop()
-            loop.call_later(THREAD_POLL, self._cancel, group, reason)  # anyio does not tell
-        else:
+            group = self.group or self.open_group(conn)
             group.cancel(reason)
 
     def cut_off(self, conn: Connection) -> None:
@@ -163,10 +156,10 @@ class Exchange(Inbox):
 
         A section that must not be cut is cancelled at its end.
         """
-        if self.reason is not None or self.parent is None:
+        if self.parent is None:
             return
         if self.complete:
-            self.reason = CancelReason.SHUTDOWN
+            self.reason = CancelReason.SHUTDOWN  # whatever has cancelled it before it was answered
             self.parent.cancel(self.reason)
         elif self.watch is not None:
             self.watch.interrupt(CancelReason.SHUTDOWN)
@@ -213,19 +206,30 @@ class Exchange(Inbox):
 
     async def close(self) -> None:
         """Let go of the group, of the watch and of what refers to them: the request has ended."""
-        tasks, self.tasks = self.tasks, None
+        tasks, self.tasks, outer = self.tasks, None, self.outer
+        if isinstance(outer, Exchange) and outer.inner is self:
+            outer.inner = None
         if tasks is not None:
             tasks.abandon()
             tasks.unguard()
         if self.watch is not None:
             await self.unwatch()
             self.tell(None)
-        if isinstance(self.outer, Exchange):
-            self.outer.inner = None
-            if self.outer.is_read_ahead:
-                await self.outer.stop_reading()  # its watch has moved here
+        if isinstance(outer, Exchange) and outer.is_read_ahead:
+            await outer.stop_reading()  # its watch has moved here
 
     # The app
+
+    @property
+    def innermost(self) -> Exchange:
+        """Itself, or that of the sub-app which answers: nearest to the handler.
+
+        The scope does not tell, where somebody in between has made a copy of it for the sub-app.
+        """
+        exchange = self
+        while exchange.inner is not None:
+            exchange = exchange.inner
+        return exchange
 
     def app_run(self) -> AppRun | None:
         """Return what runs as long as the app does; a sub-app has that of its app."""

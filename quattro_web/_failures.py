@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import logging
-from collections.abc import Callable
-from functools import partial
-from typing import Any, cast
+from contextlib import suppress
 
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, HTTPConnection, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from quattro_core import TooManyWaitingError
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._exchange import Exchange
+from quattro_web._handlers import Handler, call_handler, connection_of, find_handler
 from quattro_web._reason import CancelReason
 from quattro_web._request import RequestTasks, is_starlettes
 from quattro_web._scope import Connection
 
 logger = logging.getLogger("quattro_web")
-
-Handler = Callable[[Any, BaseException], Any]
 
 
 async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None) -> None:
@@ -42,6 +36,10 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
         # What the handler's own read was told is no news, and no failure.
         told = (ClientDisconnect, WebSocketDisconnect)
         errors = [error for error in errors if not isinstance(error, told)]
+    elif tasks.is_websocket:
+        # A child may be told so in the middle of its work; what the handler itself lets out leaves
+        # the app, as it does without a group.
+        errors = [e for e in errors if e is by_handler or not isinstance(e, WebSocketDisconnect)]
     own = None if exchange.complete or reason is None else _OWN_ERRORS.get(reason)
     if own is ShuttingDownError and not errors and _is_event_stream(exchange):
         tasks.drop()
@@ -52,14 +50,21 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
     try:
         if errors:
             tasks.drop()
-            await _Answer(exchange, tasks.conn).to(errors, by_handler)
+            await _Answer(exchange, tasks.conn).to(errors)
         elif reason is CancelReason.DISCONNECT:
-            tasks.drop()  # nobody is there to be answered
+            tasks.drop()
+            if exchange.start is None and not tasks.is_websocket:
+                # Nobody reads it, but what is around us may wait for a response, or count it.
+                with suppress(OSError):  # a server may say that the client has left (ASGI 2.4)
+                    await Response(status_code=499)(_HTTP, exchange.receive, exchange.forward)
         elif stopped and not exchange.complete and not tasks.is_websocket:
             msg = "the request's task group was cancelled before the response was complete"
             raise RuntimeError(msg)
         elif tasks.is_holding:
             await tasks.flush()
+    except asyncio.CancelledError as cancelled:
+        if not exchange.was_cut_off(cancelled):  # in the BackgroundTasks of the answer
+            raise
     finally:
         del errors, by_handler
 
@@ -79,6 +84,8 @@ def _answerable(exc: BaseException | None) -> BaseException | None:
         exc = exc.__cause__
     return exc
 
+
+_HTTP = {"type": "http"}
 
 _OWN_ERRORS: dict[CancelReason, type[DeadlineExceededError | ShuttingDownError]] = {
     CancelReason.DEADLINE: DeadlineExceededError,
@@ -107,126 +114,70 @@ class _Answer:
 
     def __init__(self, exchange: Exchange, conn: Connection) -> None:
         self._exchange = exchange
-        self._conn = _connection(conn, exchange)
+        self._conn = connection_of(conn, exchange)
 
-    async def to(self, errors: list[BaseException], by_handler: BaseException | None) -> None:
+    async def to(self, errors: list[BaseException]) -> None:
         """Answer, or raise what nobody answers.
 
         Args:
             errors: What has failed, the first one first.
-            by_handler: What the app itself has raised.
         """
         exchange, conn = self._exchange, self._conn
-        error = errors[0] if len(errors) == 1 else _one_of(errors, self._find)
-        is_own = error is by_handler
+        error = errors[0] if len(errors) == 1 else _one_of(errors, conn.scope)
         try:
-            handler = self._find(error)
-            if isinstance(conn, WebSocket) and exchange.start is not None:
-                await self._close(conn, error, handler, is_own=is_own)
+            handler = find_handler(conn.scope, error)
+            if isinstance(conn, WebSocket) and exchange.is_accepted:
+                await self._close(conn, error, handler)
             elif handler is None or exchange.start is not None or exchange.complete:
                 raise error
             else:
                 await self._respond(conn, error, handler)
         finally:
-            del error, errors, by_handler
+            del error, errors
 
     async def _respond(self, conn: HTTPConnection, error: BaseException, handler: Handler) -> None:
         try:
             raise error  # so that what the handler raises, in its turn, has it for its context
         except BaseException as exc:  # noqa: BLE001  # it is answered
-            response = await _call(handler, conn, exc)
+            response = await call_handler(handler, conn, exc)
             if response is not None:
                 await response(conn.scope, self._exchange.receive, self._exchange.forward)
         finally:
             del error  # its traceback refers to this frame
 
     async def _close(
-        self,
-        websocket: WebSocket,
-        error: BaseException,
-        handler: Handler | None,
-        *,
-        is_own: bool,
+        self, websocket: WebSocket, error: BaseException, handler: Handler | None
     ) -> None:
         """Close a WebSocket that was accepted: by its handler, else with 1011 (internal error).
 
         The shutdown closes it with 1012 (service restart), as uvicorn does.
         """
         exchange = self._exchange
-        if isinstance(error, WebSocketDisconnect):
-            # The client has left. A child may be told so in the middle of its work; what the
-            # handler itself lets out leaves the app, as it does without a group.
-            if is_own:
-                raise error
-            return
         answered = isinstance(error, DeadlineExceededError | ShuttingDownError)
         code = 1012 if isinstance(error, ShuttingDownError) else 1011  # service restart
-        if handler is not None and not exchange.complete and not isinstance(error, HTTPException):
-            await _call(handler, websocket, error)
-            answered = True
-        if not exchange.complete:
-            await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
-        if not answered:
-            raise error
+        if isinstance(error, HTTPException | WebSocketDisconnect) or exchange.complete:
+            handler = None
+        try:
+            raise error  # as above: also for a close that fails
+        except BaseException as exc:
+            try:
+                if handler is not None:
+                    await call_handler(handler, websocket, exc)
+                    answered = True
+            finally:
+                if not exchange.complete and not isinstance(exc, WebSocketDisconnect):
+                    await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
+            if not answered:
+                raise
+        finally:
+            del error
 
-    def _find(self, error: BaseException) -> Handler | None:
-        """Find the app's exception handler, as Starlette does; the sub-app's own, in a sub-app."""
-        handlers = self._conn.scope.get("starlette.exception_handlers")
-        by_class, by_status = ({}, {}) if handlers is None else handlers
-        handler = by_status.get(error.status_code) if isinstance(error, HTTPException) else None
-        for cls in type(error).__mro__:
-            handler = handler or by_class.get(cls)
-        # What is of our own making is answered in any app.
-        return cast("Handler | None", handler or _OWN_HANDLERS.get(type(error)))
 
-
-def _one_of(
-    errors: list[BaseException], find: Callable[[BaseException], Handler | None]
-) -> BaseException:
+def _one_of(errors: list[BaseException], scope: Scope) -> BaseException:
     """Choose what is answered when several have failed: a bug is never hidden behind a 404."""
     group = BaseExceptionGroup("several tasks of a request have failed", errors)
-    if find(group) is None and all(find(error) for error in errors):
+    if find_handler(scope, group) is None and all(find_handler(scope, error) for error in errors):
         for other in errors[1:]:
             logger.error("another failure of a request was answered first", exc_info=other)
         return errors[0]
     return group
-
-
-async def _gateway_timeout(_conn: HTTPConnection, _error: BaseException) -> Response:
-    return PlainTextResponse("Gateway Timeout", 504)
-
-
-async def _service_unavailable(_conn: HTTPConnection, _error: BaseException) -> Response:
-    return PlainTextResponse("Service Unavailable", 503, {"retry-after": "1"})
-
-
-_OWN_HANDLERS: dict[type[BaseException], Handler] = {
-    DeadlineExceededError: _gateway_timeout,
-    ShuttingDownError: _service_unavailable,
-    TooManyWaitingError: _service_unavailable,
-}
-
-
-async def _call(handler: Handler, conn: HTTPConnection, error: BaseException) -> Response | None:
-    function: Any = handler
-    while isinstance(function, partial):
-        function = function.func
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004
-    )
-    if is_async:
-        return cast("Response | None", await handler(conn, error))
-    return cast("Response | None", await run_in_threadpool(handler, conn, error))
-
-
-def _connection(conn: Connection, exchange: Exchange) -> HTTPConnection:
-    """Return what a handler is called with: the object of whoever asked for the group.
-
-    It is the one that has read the body, which a new Request could not read again.
-    """
-    if isinstance(conn, Request | WebSocket):
-        return conn
-    scope = conn.scope if isinstance(conn, HTTPConnection) else cast("Scope", conn)
-    if scope["type"] == "websocket":
-        return WebSocket(scope, exchange.receive, exchange.forward)
-    return Request(scope, exchange.replay(), exchange.forward)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from starlette.types import Message
 
-from quattro_core import TaskGroup
+from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class ResponseGate:
     """
 
     exchange: Exchange
-    group: TaskGroup
+    group: PatientGroup
     conn: Connection
     _held: Message | None
     _behind: list[Message] | tuple[()]  # held back with the start, or behind it

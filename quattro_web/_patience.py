@@ -64,8 +64,7 @@ class Patience:
 
     def watch(self, exchange: Exchange) -> None:
         """Watch the client of a request from now on, unless that is done or was turned off."""
-        while exchange.inner is not None:  # that of a sub-app is nearer to the handler
-            exchange = exchange.inner
+        exchange = exchange.innermost
         conn = exchange.settings.requests.get(exchange)
         if conn is None:
             return  # it has ended meanwhile

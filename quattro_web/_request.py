@@ -15,6 +15,7 @@ from starlette.types import Message
 from quattro_core import TaskGroup
 from quattro_web._dependencies import REQUEST_STACK, Guard
 from quattro_web._gate import BODIES, STARTS, ResponseGate
+from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class RequestTasks(ResponseGate):
     _guard: Guard | None
     _raised: tuple[int, BaseException] | None
 
-    def __init__(self, exchange: Exchange, group: TaskGroup, conn: Connection) -> None:
+    def __init__(self, exchange: Exchange, group: PatientGroup, conn: Connection) -> None:
         # Those of the gate as well: CPython is slow to find a default on the class.
         self.exchange = exchange
         self.group = group
@@ -186,6 +187,7 @@ class RequestTasks(ResponseGate):
         group = self.group
         if exc is not None:
             self._note_raised(group, exc)
+            group.is_left = True
             await group.finish(immediate=True)
         elif not self._closed:
             try:

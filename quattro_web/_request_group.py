@@ -78,4 +78,4 @@ def request_of(conn: Connection) -> Exchange | EndedRequest:
         raise NoTaskGroupError(msg) from None
     except TypeError:
         raise not_a_connection(conn) from None
-    return request
+    return request if request.inner is None else request.innermost

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from quattro_core import SharedLimit, TaskGroup
-from quattro_web._ended import RequestGroup
+from quattro_core import SharedLimit
+from quattro_web._patient_group import PatientGroup
 from quattro_web._scope import Connection
 
 if TYPE_CHECKING:
@@ -25,10 +25,10 @@ class Settings:
 
     def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
         # Makes a group for a request, not entered yet.
-        self.new_group: Callable[[], TaskGroup] = RequestGroup
+        self.new_group: Callable[[], PatientGroup] = PatientGroup
         if concurrency_limit is not None or shared_limit is not None:
             self.new_group = partial(
-                RequestGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
+                PatientGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
             )
         self._shared_limit = shared_limit
         # Those that are open, each with its scope: a shutdown ends them.

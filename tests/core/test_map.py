@@ -75,6 +75,28 @@ def test_calls_begin_in_order(run: Run, limit: int) -> None:
     assert begun == list(range(20))
 
 
+@SOURCES
+@LIMITS
+def test_slow_first_item(run_plain: Run, source: Callable[[Items], Any], limit: int) -> None:
+    """In order, a first item that takes long holds up the others: never more than twice `limit` are
+    ahead, of whatever source."""
+    items = Items(20 * limit)
+
+    async def call(number: int) -> int:
+        if number == 0:
+            await asyncio.sleep(3600)
+        return number
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            async for _ in tg.map(call, source(items), limit=limit, ordered=True):
+                items.yielded += 1
+
+    run_plain(main)
+    assert items.yielded == items.count
+    assert items.most_held <= 2 * limit + 1
+
+
 @ORDERS
 @LIMITS
 def test_slow_consumer(run_plain: Run, limit: int, ordered: bool) -> None:

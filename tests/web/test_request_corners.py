@@ -112,7 +112,7 @@ def test_read_that_was_given_up_does_not_end_the_watch() -> None:
         await asyncio.sleep(60)
 
     async def send(message: Message) -> None:
-        raise AssertionError
+        assert message.get("status") in (499, None)
 
     async def main() -> float:
         scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}

@@ -55,7 +55,7 @@ def test_reading_ahead_is_bounded(size: int, ahead: int) -> None:
         assert read == ahead + 1
 
     async def send(message: Message) -> None:
-        raise AssertionError
+        assert message.get("status") in (499, None)
 
     scope: Scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
     run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
@@ -75,7 +75,7 @@ def test_nothing_is_read_before_100_continue() -> None:
         await receive()
 
     async def send(message: Message) -> None:
-        raise AssertionError
+        assert message.get("status") in (499, None)
 
     scope: Scope = {
         "type": "http",
@@ -105,7 +105,7 @@ def test_one_reader_in_all() -> None:
         assert await receive() == await receive() == {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        raise AssertionError
+        assert message.get("status") in (499, None)
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
@@ -147,7 +147,7 @@ def test_receive_that_is_no_coroutine() -> None:
         await hang(log, "handler")
 
     async def send(message: Message) -> None:
-        raise AssertionError
+        assert message.get("status") in (499, None)
 
     scope: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
     run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))

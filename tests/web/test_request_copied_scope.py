@@ -1,0 +1,87 @@
+"""A sub-app with a middleware of its own that gets a copy of the scope."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.types import Receive, Scope, Send
+
+from quattro_core import TaskGroup
+from quattro_web import install, request_task_group
+from tests.support.asgi import get, run
+
+
+def app_of(endpoint: Callable[[Request], Awaitable[Response]], scopes: list[Scope]) -> Starlette:
+    """Return an app around one to which the scope is handed as a copy."""
+    sub = Starlette(routes=[Route("/{name}", endpoint)])
+    install(sub)
+
+    async def copying(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await sub({**scope}, receive, send)
+
+    app = Starlette(routes=[Mount("/sub", copying)])
+    install(app)
+    return app
+
+
+@pytest.mark.parametrize("first", ["outer", "inner"])
+def test_group_is_the_same_in_both_scopes(first: str) -> None:
+    """R1, R2: Who asks with the scope of the outer app while the sub-app serves gets its group, and
+    the response waits once for all that is in it."""
+    log: list[str] = []
+    groups: list[TaskGroup] = []
+    scopes: list[Scope] = []
+
+    async def child(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        log.append("child ended")
+
+    async def endpoint(request: Request) -> Response:
+        asked = [scopes[-1], request.scope]
+        for scope in asked if first == "outer" else reversed(asked):
+            groups.append(request_task_group(scope))
+            groups[-1].create_task(child(len(groups)))
+        return PlainTextResponse("done")
+
+    run(get(app_of(endpoint, scopes), "/sub/x", log=log))
+    assert groups[0] is groups[1]
+    assert log == ["child ended", "child ended", "start 200", "body done"]
+
+
+def test_sub_app_that_ends_leaves_the_next_one_in_its_place() -> None:
+    """R1: Of two sub-apps that serve one request at once, the one that ends first takes nothing
+    from the other."""
+    seen: list[bool] = []
+    scopes: list[Scope] = []
+    ended = asyncio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        if request.path_params["name"] == "second":
+            await ended.wait()
+            seen.append(request_task_group(request) is request_task_group(scopes[-1]))
+        return PlainTextResponse("done")
+
+    sub = Starlette(routes=[Route("/{name}", endpoint)])
+    install(sub)
+
+    async def both(scope: Scope, receive: Receive, send: Send) -> None:
+        async def ignore(message: object) -> None: ...
+
+        async def serve(path: str, send: Send) -> None:
+            await sub({**scope, "path": path, "root_path": ""}, receive, send)
+
+        scopes.append(scope)
+        async with asyncio.TaskGroup() as group:
+            first = group.create_task(serve("/first", ignore))
+            first.add_done_callback(lambda _: ended.set())
+            group.create_task(serve("/second", send))
+
+    app = Starlette(routes=[Mount("/", both)])
+    install(app)
+    assert run(get(app)).body == b"done"
+    assert seen == [True]

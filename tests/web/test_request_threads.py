@@ -1,0 +1,162 @@
+"""Threads, which nothing can cancel, are waited for whatever cancels the request."""
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from anyio import from_thread
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+
+from quattro_web import install
+from quattro_web.fastapi import Deadline, RequestTaskGroup
+from tests.support.asgi import get, run
+
+
+def app_with_session(log: list[str]) -> tuple[FastAPI, Any]:
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("session closed")
+
+    app = FastAPI()
+    install(app)
+    return app, Depends(session)
+
+
+def outlast(log: list[str]) -> None:
+    """Be in a thread for longer than the child lives."""
+    from_thread.run(asyncio.sleep, 5)
+    log.append("thread ended")
+
+
+async def fail() -> None:
+    await asyncio.sleep(1)
+    raise HTTPException(418)
+
+
+def spawn(tg: RequestTaskGroup) -> None:
+    from_thread.run_sync(tg.create_task, fail)
+
+
+def test_child_fails_while_the_handler_is_in_a_thread() -> None:
+    """R3, R4: A child that fails does not close the session of a def handler, or of a call in the
+    thread pool, before the thread has ended; then the failure is answered."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+
+    @app.get("/def", dependencies=[session, Depends(spawn)])
+    def handler() -> str:
+        outlast(log)
+        return "never seen"
+
+    @app.get("/pool", dependencies=[session, Depends(spawn)])
+    async def calls() -> None:
+        await run_in_threadpool(outlast, log)
+        await asyncio.sleep(3600)
+        log.append("never seen")
+
+    def dependency(_: Annotated[None, Depends(spawn)]) -> None:
+        outlast(log)
+
+    @app.get("/dependency", dependencies=[session, Depends(dependency)])
+    async def depends() -> None:
+        await asyncio.sleep(3600)
+        log.append("never seen")
+
+    for path in ("/def", "/pool", "/dependency"):
+        log.clear()
+        exchange = run(get(app, path))
+        assert (exchange.status, exchange.error) == (418, None)
+        assert log == ["thread ended", "session closed"]
+
+
+def test_what_comes_while_a_thread_fails_does_not_cut_the_clean_up() -> None:
+    """R3, R4, R8: A def handler that raises after a child has failed, or after its deadline, has
+    its dependencies cleaned up to the end."""
+    log: list[str] = []
+    app = FastAPI()
+    install(app)
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(5)
+            log.append("rolled back")
+
+    def handler() -> None:
+        outlast(log)
+        raise HTTPException(403)
+
+    app.get("/child", dependencies=[Depends(session), Depends(spawn)])(handler)
+    app.get("/deadline", dependencies=[Depends(session), Deadline(1)])(handler)
+    for path, status in (("/child", 418), ("/deadline", 504)):
+        log.clear()
+        assert run(get(app, path)).status == status
+        assert log == ["thread ended", "rolled back"]
+
+
+def test_request_that_ends_sooner_than_its_thread_is_looked_at() -> None:
+    """R4: A failure that was to cancel the handler after its thread cancels nothing that comes
+    after the request, in the same task."""
+    app, _ = app_with_session([])
+
+    @app.get("/", dependencies=[Depends(spawn)])
+    def handler() -> None:
+        outlast([])
+
+    async def main() -> None:
+        assert (await get(app)).status == 418
+        await asyncio.sleep(3600)
+
+    run(main())
+
+
+def test_children_that_are_in_a_thread() -> None:
+    """R3: A child, or a background task, that is cancelled while it waits for a thread ends when
+    the thread has: no thread works on a closed session."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+
+    @app.get("/child", dependencies=[session])
+    async def foreground(tg: RequestTaskGroup) -> None:
+        tg.create_task(run_in_threadpool(outlast, log))
+        await fail()
+
+    @app.get("/background", dependencies=[session])
+    async def background(tg: RequestTaskGroup) -> None:
+        tg.create_background_task(run_in_threadpool(outlast, log))
+        await asyncio.sleep(1)
+
+    for path, status in (("/child", 418), ("/background", 200)):
+        log.clear()
+        assert run(get(app, path)).status == status
+        assert log == ["thread ended", "session closed"]
+
+
+def test_children_do_not_wait_for_the_thread() -> None:
+    """R8: The deadline cancels the children at once, though the handler's thread goes on."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+    cancelled = threading.Event()
+
+    @app.get("/", dependencies=[session, Deadline(1)])
+    async def handler(tg: RequestTaskGroup) -> None:
+        async def child() -> None:
+            try:
+                await asyncio.sleep(3600)
+            finally:
+                cancelled.set()
+
+        tg.create_task(child())
+        log.append(f"told: {await run_in_threadpool(cancelled.wait, 10)}")
+        await asyncio.sleep(3600)
+        log.append("never seen")
+
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (504, None)
+    assert log == ["told: True", "session closed"]

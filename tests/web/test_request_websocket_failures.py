@@ -1,0 +1,206 @@
+"""What a WebSocket's client is told of a failure, and that the failure is not lost on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import WebSocketRoute
+from starlette.types import Message
+
+from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web.fastapi import RequestTaskGroup
+from tests.support.asgi import Socket, run
+
+Endpoint = Callable[[WebSocket], Awaitable[None]]
+
+
+def connect(endpoint: Endpoint, **options: Any) -> Socket:
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)], **options)
+    install(app)
+    return run(Socket(app).run())
+
+
+async def fail(exc: Exception) -> None:
+    await asyncio.sleep(1)
+    raise exc
+
+
+async def explain(websocket: WebSocket, _: Exception) -> None:
+    """Be an exception handler that has something to say."""
+    await websocket.send_text("sorry")
+    await websocket.close(4001)
+
+
+def test_child_fails_while_the_handler_closes() -> None:
+    """R6, R4: The close that waits for the children has not been sent: a child that fails meanwhile
+    closes with its own code, or as the app's exception handler does."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket).create_task(fail(errors.pop()))
+        await websocket.close()
+
+    errors: list[Exception] = [ZeroDivisionError(), WebSocketException(1008)]
+    socket = connect(endpoint)
+    assert (socket.log, socket.error) == (["accept", "close 1008"], None)
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: explain})
+    assert (socket.log, socket.error) == (["accept", "send sorry", "close 4001"], None)
+
+
+def test_exception_handler_may_send_whoever_has_asked_for_the_group() -> None:
+    """R6, R4: So it is where the group was asked for with something else than the WebSocket."""
+    app = FastAPI()
+    app.add_exception_handler(ZeroDivisionError, explain)
+    install(app)
+
+    @app.websocket("/")
+    async def endpoint(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+        tg.create_task(fail(ZeroDivisionError()))
+        await websocket.receive_text()
+
+    socket = run(Socket(app).run())
+    assert (socket.log, socket.error) == (["accept", "send sorry", "close 4001"], None)
+
+
+@pytest.mark.parametrize("what", ["scope", "websocket"])
+def test_exception_handler_may_read(what: str) -> None:
+    """R6, R4: The exception handler hears what the client says."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        asked_with = websocket.scope if what == "scope" else websocket
+        request_task_group(asked_with).create_task(fail(ZeroDivisionError()))
+        await asyncio.Event().wait()
+
+    async def ask(websocket: WebSocket, _: Exception) -> None:
+        await websocket.send_text(await websocket.receive_text())
+        await websocket.close(4001)
+
+    app = Starlette(
+        routes=[WebSocketRoute("/", endpoint)], exception_handlers={ZeroDivisionError: ask}
+    )
+    install(app)
+
+    async def main() -> Socket:
+        socket = Socket(app)
+        socket.say("why?")
+        return await socket.run()
+
+    assert run(main()).log == ["accept", "send why?", "close 4001"]
+
+
+def test_exception_handler_that_fails() -> None:
+    """R6, C5: When the exception handler fails in its turn, the client gets a 1011, and the log
+    both errors."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket).create_task(fail(ZeroDivisionError()))
+        await websocket.receive_text()
+
+    async def break_down(_: WebSocket, exc: Exception) -> None:
+        raise KeyError
+
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: break_down})
+    assert socket.log == ["accept", "close 1011", "raised KeyError"]
+    assert socket.error is not None
+    assert isinstance(socket.error.__context__, ZeroDivisionError)
+
+
+def test_close_that_fails_does_not_hide_the_failure() -> None:
+    """R6, C5: A child's error is in the log, though the server can't send the close any more."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        request_task_group(scope).create_task(fail(ZeroDivisionError()))
+        await asyncio.Event().wait()
+
+    class Gone(Socket):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.close":
+                raise ConnectionResetError
+
+    socket = run(Gone(TaskGroupMiddleware(app)).run())
+    assert socket.log == ["accept", "close 1011", "raised ConnectionResetError"]
+    assert socket.error is not None
+    assert isinstance(socket.error.__context__, ZeroDivisionError)
+
+
+def denies(response: Callable[[], Response], error: Exception) -> Endpoint:
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.receive()
+        request_task_group(websocket.scope).create_task(fail(error))
+        await websocket.send_denial_response(response())
+
+    return endpoint
+
+
+def test_child_fails_while_the_handler_denies() -> None:
+    """R6, R2: Of the denial that waits for the children nothing has left: a child that fails
+    meanwhile says how the WebSocket is refused."""
+
+    def deny() -> Response:
+        return PlainTextResponse("never seen", 403)
+
+    socket = connect(denies(deny, WebSocketException(1008)))
+    assert (socket.log, socket.error) == (["close 1008"], None)
+    error = ZeroDivisionError()
+    socket = connect(denies(deny, error))
+    assert (socket.log, socket.error) == (["raised ZeroDivisionError"], error)
+
+
+def test_denial_that_has_begun_is_cut() -> None:
+    """R6, R5: A denial that has begun is cut by a failure; a close can't follow it."""
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "one"
+        await asyncio.sleep(3600)
+        yield "never seen"
+
+    def deny() -> Response:
+        return StreamingResponse(pieces(), 403)
+
+    error = ZeroDivisionError()
+    socket = connect(denies(deny, error))
+    assert socket.log == ["start 403", "chunk one", "raised ZeroDivisionError"]
+    assert socket.error is error
+
+
+def test_several_children_hear_of_the_client() -> None:
+    """R6: Several children that learn by errors that the client has left are no failure."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        told = asyncio.Event()
+
+        async def read() -> None:
+            try:
+                await websocket.receive_text()
+            finally:
+                told.set()
+
+        async def write() -> None:
+            await told.wait()
+            raise WebSocketDisconnect(1006)
+
+        tg = request_task_group(websocket)
+        tg.create_task(write())
+        tg.create_task(read())
+        await asyncio.Event().wait()
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+
+    async def main() -> Socket:
+        socket = Socket(app)
+        socket.leave()
+        return await socket.run()
+
+    socket = run(main())
+    assert (socket.log, socket.error) == (["accept"], None)
