@@ -44,6 +44,8 @@ class Children(asyncio.TaskGroup):
     _way_out = ""
     # The loop while a plain child may be made at once, else False (no running loop is False).
     _spawns_in: asyncio.AbstractEventLoop | Literal[False]
+    # Whether the loop makes tasks in asyncio's own way, so that they can be made without it.
+    _is_direct: bool
     # `_on_task_done` while the group is open, else None: it takes long to bind it for each child.
     _on_done: Any
     # Background tasks, and whether the group has cancelled them: it does that once.

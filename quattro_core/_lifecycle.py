@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from quattro_core._cancelling import cancel_again, undelivered
 from quattro_core._children import Children, is_base_error
+from quattro_core._direct import is_direct
 
 
 class Lifecycle(Children):
@@ -54,6 +55,7 @@ class Lifecycle(Children):
             self._closes_refused = True
         self._parent_task = parent_task
         self._entered = True
+        self._is_direct = is_direct(loop)
         if self._slots is None:
             self._spawns_in = loop
             self._on_done = self._on_task_done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from asyncio import tasks
 from asyncio.events import _get_running_loop
 from contextvars import Context, copy_context
 from types import CoroutineType
@@ -92,8 +93,14 @@ class TaskGroup(FanOut):
         # One comparison stands for "entered, not finished, not aborting, no limit, right thread".
         if _get_running_loop() is not loop or coro.__class__ is not CoroutineType:
             return self._create_with_care(coro, name=name, context=context, **kwargs)
+        task: asyncio.Task[T]
         if context is None and not kwargs:
-            task: asyncio.Task[T] = loop.create_task(coro, name=name)
+            if not self._is_direct or loop.get_task_factory() is not None:
+                task = loop.create_task(coro, name=name)
+            elif name is None:
+                task = tasks.Task(coro, loop=loop)
+            else:
+                task = tasks.Task(coro, loop=loop, name=name)
         else:
             task = self._make(coro, name=name, context=context, **kwargs)
         self._tasks.add(task)
@@ -174,8 +181,11 @@ class TaskGroup(FanOut):
         **kwargs: Any,
     ) -> asyncio.Task[T]:
         coro = _child.coroutine_of(coro)
+        loop = self._loop
         try:
-            return self._loop.create_task(coro, name=name, context=context, **kwargs)
+            if self._is_direct and not kwargs and loop.get_task_factory() is None:
+                return tasks.Task(coro, loop=loop, name=name, context=context)
+            return loop.create_task(coro, name=name, context=context, **kwargs)
         except BaseException:
             coro.close()
             raise
