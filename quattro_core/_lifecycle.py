@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from quattro_core._cancelling import cancel_again, undelivered
 from quattro_core._children import Children, is_base_error
-from quattro_core._direct import is_direct
+from quattro_core._direct import ASYNCIOS_CREATE_TASK
 
 
 class Lifecycle(Children):
@@ -55,7 +55,7 @@ class Lifecycle(Children):
             self._closes_refused = True
         self._parent_task = parent_task
         self._entered = True
-        self._is_direct = is_direct(loop)
+        self._is_direct = getattr(loop.create_task, "__func__", None) is ASYNCIOS_CREATE_TASK
         if self._slots is None:
             self._spawns_in = loop
             self._on_done = self._on_task_done
