@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from quattro_core import TaskGroup
-from quattro_web._where import waits_for_thread
+from quattro_web._where import needs_thread
 
 # Seconds between two looks at whether a thread has ended.
 THREAD_POLL = 0.02
@@ -26,7 +26,7 @@ class PatientGroup(TaskGroup):
         parent = self._parent_task
         if parent is None:
             return  # the group has ended meanwhile
-        if waits_for_thread(parent):
+        if needs_thread(parent):
             self._loop.call_later(THREAD_POLL, self._cancel_late, msg)
         else:
             super()._cancel_parent(msg)
@@ -36,7 +36,7 @@ class PatientGroup(TaskGroup):
             self._cancel_parent(msg)
 
     def _cancel_child(self, task: asyncio.Task[Any]) -> None:
-        if waits_for_thread(task):
+        if needs_thread(task):
             self._loop.call_later(THREAD_POLL, self._cancel_child, task)
         else:
             super()._cancel_child(task)

@@ -16,9 +16,23 @@ def waits_for_thread(task: asyncio.Task[Any]) -> bool:
     A thread can't be cancelled, and `asyncio.Task.cancel` breaks through anyio's shield around the
     wait for it: the thread would go on without the dependencies that are closed then.
     """
-    return any(
+    return any(map(_is_thread_call, frames_of(task)[0]))
+
+
+def needs_thread(task: asyncio.Task[Any]) -> bool:
+    """Whether the thread that *task* waits for works, and may not go on by itself.
+
+    It may where it was started with ``abandon_on_cancel=True``. Where all threads are busy, there
+    is none yet, but something else to wait for: then there are more frames.
+    """
+    frames = frames_of(task)[0]
+    call = frames[-2] if len(frames) > 1 else None
+    return call is not None and _is_thread_call(call) and not call.f_locals.get("abandon_on_cancel")
+
+
+def _is_thread_call(frame: FrameType) -> bool:
+    return (
         frame.f_code.co_name == "run_sync" and frame.f_globals.get("__name__") == "anyio.to_thread"
-        for frame in frames_of(task)[0]
     )
 
 

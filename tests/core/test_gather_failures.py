@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -101,14 +101,20 @@ def test_failure_seen_by_an_outsider(run: Run, failing: Any) -> None:
 def test_cancelled_child_seen_by_an_outsider(run: Run, how: str) -> None:
     """C9: where a child is cancelled, a caller that the group does not know of is, too: no hang."""
 
+    begun: list[asyncio.Task[Any]] = []
+
+    async def last() -> None:
+        begun.append(cast("asyncio.Task[Any]", asyncio.current_task()))
+        await forever()
+
     async def main() -> None:
         async with TaskGroup() as tg:
-            outsider = asyncio.create_task(tg.gather(forever(), give("b")))
+            outsider = asyncio.create_task(tg.gather(last(), give("b")))
             await asyncio.sleep(0.002)
             if how == "group":
                 tg.cancel()
             else:
-                tg.tasks[0].cancel()
+                begun[0].cancel()
         await asyncio.wait([outsider])
         assert outsider.cancelled()
 
@@ -118,16 +124,18 @@ def test_cancelled_child_seen_by_an_outsider(run: Run, how: str) -> None:
 def test_cancelled_caller(run: Run) -> None:
     """C10: a timeout around it cancels the children, which have ended before it is over."""
     ended: list[str] = []
+    is_over = asyncio.Event()
 
     async def main() -> None:
         async with TaskGroup(concurrency_limit=2) as tg:
-            other = tg.create_task(give("other", 0.005))
+            other = tg.create_task(is_over.wait())
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.001):
                     await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "never started"))
             assert ended == ["a"]
             assert tg.tasks == (other,)
-        assert other.result() == "other"
+            is_over.set()
+        assert other.result()
 
     run(main)
 

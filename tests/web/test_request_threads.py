@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from anyio import from_thread
+from anyio import from_thread, to_thread
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -72,6 +72,51 @@ def test_child_fails_while_the_handler_is_in_a_thread() -> None:
         exchange = run(get(app, path))
         assert (exchange.status, exchange.error) == (418, None)
         assert log == ["thread ended", "session closed"]
+
+
+def test_handler_that_has_no_thread_yet() -> None:
+    """R8: A def handler that waits for a thread to be free is cancelled there, and never runs."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+    released = threading.Event()
+
+    @app.get("/", dependencies=[session, Deadline(1)])
+    def handler() -> None:
+        log.append("never seen")
+
+    async def main() -> None:
+        to_thread.current_default_thread_limiter().total_tokens = 1
+        other = asyncio.create_task(run_in_threadpool(released.wait, 10))
+        await asyncio.sleep(0)
+        assert (await get(app, log=log)).status == 504
+        released.set()
+        assert await other
+
+    run(main())
+    assert log[0] == "session closed"
+
+
+def test_thread_that_may_be_left_is_left() -> None:
+    """R4: A call that says that its thread may go on by itself is cancelled at once."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+    released = threading.Event()
+
+    def work() -> None:
+        released.wait(10)
+        log.append("thread ended")
+
+    @app.get("/", dependencies=[session])
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.create_task(fail())
+        await to_thread.run_sync(work, abandon_on_cancel=True)
+
+    async def main() -> None:
+        assert (await get(app)).status == 418
+        assert log == ["session closed"]
+        released.set()
+
+    run(main())
 
 
 def test_what_comes_while_a_thread_fails_does_not_cut_the_clean_up() -> None:
