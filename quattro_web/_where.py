@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 
 # What waits there waits for somebody else: the line that led there tells more.
@@ -25,9 +25,14 @@ def needs_thread(task: asyncio.Task[Any]) -> bool:
     It may where it was started with ``abandon_on_cancel=True``. Where all threads are busy, there
     is none yet, but something else to wait for: then there are more frames.
     """
-    frames = frames_of(task)[0]
-    call = frames[-2] if len(frames) > 1 else None
-    return call is not None and _is_thread_call(call) and not call.f_locals.get("abandon_on_cancel")
+    caller = coro = task.get_coro()
+    # As `frames_of`, but sooner: it is asked of every background task that ends.
+    while (awaited := getattr(coro, "cr_await", None)).__class__ is CoroutineType:
+        caller, coro = coro, awaited
+    frame: FrameType | None = None if caller is coro else getattr(caller, "cr_frame", None)
+    return (
+        frame is not None and _is_thread_call(frame) and not frame.f_locals.get("abandon_on_cancel")
+    )
 
 
 def _is_thread_call(frame: FrameType) -> bool:
