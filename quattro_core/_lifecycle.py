@@ -136,6 +136,8 @@ class Lifecycle(Children):
             msg = f"TaskGroup {self!r} has not been entered"
             raise RuntimeError(msg)
         task, parent = current_task(), self._parent_task
+        if task is not parent and self._loop.get_task_factory() is not None:
+            await asyncio.sleep(0)  # the group knows an eager child when its first step has ended
         if task is not parent and (task in self._tasks or task in (self._background or ())):
             msg = f"{task!r} can't wait for the end of the TaskGroup that it is a child of"
             raise RuntimeError(msg)

@@ -78,11 +78,11 @@ class RequestTasks(ResponseGate):
     async def _send_end(self, end: Message) -> None:
         """Send the end of a response when the children have ended, after all that is held back."""
         exchange, group = self.exchange, self.group
-        if current_task() is not exchange.parent and self._is_child(group):
-            self.hold_end(end)
-            return
         if self._timer is not None:
             self.keep()
+        if current_task() is not exchange.parent and not await group.outlasts():
+            self.hold_end(end)
+            return
         if await group.finish() or exchange.reason is not None:
             await self._unwind(group)
         self._closed = True
@@ -158,6 +158,7 @@ class RequestTasks(ResponseGate):
         errors: list[BaseException] = []
         if exc is not None:
             self._note_raised(group, exc)
+        group.leave()
         try:
             if exc is None and self._client_left:
                 try:
@@ -170,6 +171,7 @@ class RequestTasks(ResponseGate):
             errors.extend({id(error): error for error in failed.exceptions}.values())
         finally:
             self._closed = True
+            await group.settle()
             raised, self._raised = self._raised, None
             exc = None
         if raised is not None and errors:
@@ -187,7 +189,7 @@ class RequestTasks(ResponseGate):
         group = self.group
         if exc is not None:
             self._note_raised(group, exc)
-            group.is_left = True
+            group.leave()
             await group.finish(immediate=True)
         elif not self._closed:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 
 # What waits there waits for somebody else: the line that led there tells more.
@@ -16,9 +16,28 @@ def waits_for_thread(task: asyncio.Task[Any]) -> bool:
     A thread can't be cancelled, and `asyncio.Task.cancel` breaks through anyio's shield around the
     wait for it: the thread would go on without the dependencies that are closed then.
     """
-    return any(
+    return any(map(_is_thread_call, frames_of(task)[0]))
+
+
+def needs_thread(task: asyncio.Task[Any]) -> bool:
+    """Whether the thread that *task* waits for works, and may not go on by itself.
+
+    It may where it was started with ``abandon_on_cancel=True``. Where all threads are busy, there
+    is none yet, but something else to wait for: then there are more frames.
+    """
+    caller = coro = task.get_coro()
+    # As `frames_of`, but sooner: it is asked of every background task that ends.
+    while (awaited := getattr(coro, "cr_await", None)).__class__ is CoroutineType:
+        caller, coro = coro, awaited
+    frame: FrameType | None = None if caller is coro else getattr(caller, "cr_frame", None)
+    return (
+        frame is not None and _is_thread_call(frame) and not frame.f_locals.get("abandon_on_cancel")
+    )
+
+
+def _is_thread_call(frame: FrameType) -> bool:
+    return (
         frame.f_code.co_name == "run_sync" and frame.f_globals.get("__name__") == "anyio.to_thread"
-        for frame in frames_of(task)[0]
     )
 
 

@@ -155,6 +155,7 @@ def test_not_from_a_child(run: Run, method: str) -> None:
 
     async def main() -> None:
         async with TaskGroup() as tg:
+            tg.create_task(asyncio.sleep(0.001))  # an eager one must not begin to wait for it
             child = getattr(tg, method)(tg.finish)
             with pytest.raises(RuntimeError, match="can't wait for the end of the TaskGroup"):
                 await asyncio.shield(child)

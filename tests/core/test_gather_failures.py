@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -101,14 +101,21 @@ def test_failure_seen_by_an_outsider(run: Run, failing: Any) -> None:
 def test_cancelled_child_seen_by_an_outsider(run: Run, how: str) -> None:
     """C9: where a child is cancelled, a caller that the group does not know of is, too: no hang."""
 
+    begun: list[asyncio.Task[Any]] = []
+
+    async def last() -> None:
+        begun.append(cast("asyncio.Task[Any]", asyncio.current_task()))
+        await forever()
+
     async def main() -> None:
         async with TaskGroup() as tg:
-            outsider = asyncio.create_task(tg.gather(forever(), give("b")))
-            await asyncio.sleep(0.002)
+            outsider = asyncio.create_task(tg.gather(last(), give("b")))
+            while not begun:
+                await asyncio.sleep(0)
             if how == "group":
                 tg.cancel()
             else:
-                tg.tasks[0].cancel()
+                begun[0].cancel()
         await asyncio.wait([outsider])
         assert outsider.cancelled()
 
@@ -118,16 +125,23 @@ def test_cancelled_child_seen_by_an_outsider(run: Run, how: str) -> None:
 def test_cancelled_caller(run: Run) -> None:
     """C10: a timeout around it cancels the children, which have ended before it is over."""
     ended: list[str] = []
+    is_over = asyncio.Event()
 
     async def main() -> None:
         async with TaskGroup(concurrency_limit=2) as tg:
-            other = tg.create_task(give("other", 0.005))
+            other = tg.create_task(is_over.wait())
             with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.001):
-                    await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "never started"))
+                async with asyncio.timeout(None) as timeout:
+
+                    async def begin() -> None:
+                        timeout.reschedule(0)  # now that it has begun
+                        await slow_to_end(ended, "a")
+
+                    await tg.gather(begin(), slow_to_end(ended, "never started"))
             assert ended == ["a"]
             assert tg.tasks == (other,)
-        assert other.result() == "other"
+            is_over.set()
+        assert other.result()
 
     run(main)
 
@@ -135,14 +149,18 @@ def test_cancelled_caller(run: Run) -> None:
 def test_cancelled_twice(run: Run) -> None:
     """C5: a second cancellation of the caller does not cut the clean-up of the children short."""
     ended: list[str] = []
+    begun = asyncio.Event()
 
     async def call() -> None:
+        async def tell() -> None:
+            begun.set()
+
         async with TaskGroup() as tg:
-            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b", 0.003))
+            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b", 0.003), tell())
 
     async def main() -> None:
         task = asyncio.create_task(call())
-        await asyncio.sleep(0.001)
+        await begun.wait()
         task.cancel("first")
         await asyncio.sleep(0.001)
         task.cancel("second")
@@ -159,8 +177,11 @@ def test_group_is_cancelled(run: Run) -> None:
 
     async def main() -> None:
         async with TaskGroup() as tg:
-            asyncio.get_running_loop().call_later(0.001, tg.cancel)
-            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b"))
+
+            async def cancel() -> None:
+                tg.cancel()
+
+            await tg.gather(slow_to_end(ended, "a"), slow_to_end(ended, "b"), cancel())
         assert sorted(ended) == ["a", "b"]
 
     run(main)

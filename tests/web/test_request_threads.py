@@ -5,14 +5,14 @@ import threading
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-from anyio import from_thread
-from fastapi import Depends, FastAPI
+from anyio import from_thread, to_thread
+from fastapi import Depends, FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from quattro_web import install
 from quattro_web.fastapi import Deadline, RequestTaskGroup
-from tests.support.asgi import get, run
+from tests.support.asgi import Exchange, get, run
 
 
 def app_with_session(log: list[str]) -> tuple[FastAPI, Any]:
@@ -27,19 +27,26 @@ def app_with_session(log: list[str]) -> tuple[FastAPI, Any]:
     return app, Depends(session)
 
 
-def outlast(log: list[str]) -> None:
+def outlast(app: FastAPI, log: list[str]) -> None:
     """Be in a thread for longer than the child lives."""
+    from_thread.run_sync(app.state.begun.set)
     from_thread.run(asyncio.sleep, 5)
     log.append("thread ended")
 
 
-async def fail() -> None:
-    await asyncio.sleep(1)
+async def fail(app: FastAPI) -> None:
+    """Fail while the thread works."""
+    await app.state.begun.wait()
     raise HTTPException(418)
 
 
-def spawn(tg: RequestTaskGroup) -> None:
-    from_thread.run_sync(tg.create_task, fail)
+def spawn(request: Request, tg: RequestTaskGroup) -> None:
+    from_thread.run_sync(tg.create_task, fail(request.app))
+
+
+async def serve(app: FastAPI, path: str = "/") -> Exchange:
+    app.state.begun = asyncio.Event()
+    return await get(app, path)
 
 
 def test_child_fails_while_the_handler_is_in_a_thread() -> None:
@@ -50,17 +57,17 @@ def test_child_fails_while_the_handler_is_in_a_thread() -> None:
 
     @app.get("/def", dependencies=[session, Depends(spawn)])
     def handler() -> str:
-        outlast(log)
+        outlast(app, log)
         return "never seen"
 
     @app.get("/pool", dependencies=[session, Depends(spawn)])
     async def calls() -> None:
-        await run_in_threadpool(outlast, log)
+        await run_in_threadpool(outlast, app, log)
         await asyncio.sleep(3600)
         log.append("never seen")
 
     def dependency(_: Annotated[None, Depends(spawn)]) -> None:
-        outlast(log)
+        outlast(app, log)
 
     @app.get("/dependency", dependencies=[session, Depends(dependency)])
     async def depends() -> None:
@@ -69,9 +76,55 @@ def test_child_fails_while_the_handler_is_in_a_thread() -> None:
 
     for path in ("/def", "/pool", "/dependency"):
         log.clear()
-        exchange = run(get(app, path))
+        exchange = run(serve(app, path))
         assert (exchange.status, exchange.error) == (418, None)
         assert log == ["thread ended", "session closed"]
+
+
+def test_handler_that_has_no_thread_yet() -> None:
+    """R8: A def handler that waits for a thread to be free is cancelled there, and never runs."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+    released = threading.Event()
+
+    @app.get("/", dependencies=[session, Deadline(1)])
+    def handler() -> None:
+        log.append("never seen")
+
+    async def main() -> None:
+        to_thread.current_default_thread_limiter().total_tokens = 1
+        other = asyncio.create_task(run_in_threadpool(released.wait, 10))
+        await asyncio.sleep(0)
+        assert (await get(app, log=log)).status == 504
+        released.set()
+        assert await other
+
+    run(main())
+    assert log[0] == "session closed"
+
+
+def test_thread_that_may_be_left_is_left() -> None:
+    """R4: A call that says that its thread may go on by itself is cancelled at once."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+    released = threading.Event()
+
+    def work() -> None:
+        from_thread.run_sync(app.state.begun.set)
+        released.wait(10)
+        log.append("thread ended")
+
+    @app.get("/", dependencies=[session])
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.create_task(fail(app))
+        await to_thread.run_sync(work, abandon_on_cancel=True)
+
+    async def main() -> None:
+        assert (await serve(app)).status == 418
+        assert log == ["session closed"]
+        released.set()
+
+    run(main())
 
 
 def test_what_comes_while_a_thread_fails_does_not_cut_the_clean_up() -> None:
@@ -89,14 +142,14 @@ def test_what_comes_while_a_thread_fails_does_not_cut_the_clean_up() -> None:
             log.append("rolled back")
 
     def handler() -> None:
-        outlast(log)
+        outlast(app, log)
         raise HTTPException(403)
 
     app.get("/child", dependencies=[Depends(session), Depends(spawn)])(handler)
     app.get("/deadline", dependencies=[Depends(session), Deadline(1)])(handler)
     for path, status in (("/child", 418), ("/deadline", 504)):
         log.clear()
-        assert run(get(app, path)).status == status
+        assert run(serve(app, path)).status == status
         assert log == ["thread ended", "rolled back"]
 
 
@@ -107,10 +160,10 @@ def test_request_that_ends_sooner_than_its_thread_is_looked_at() -> None:
 
     @app.get("/", dependencies=[Depends(spawn)])
     def handler() -> None:
-        outlast([])
+        outlast(app, [])
 
     async def main() -> None:
-        assert (await get(app)).status == 418
+        assert (await serve(app)).status == 418
         await asyncio.sleep(3600)
 
     run(main())
@@ -124,17 +177,17 @@ def test_children_that_are_in_a_thread() -> None:
 
     @app.get("/child", dependencies=[session])
     async def foreground(tg: RequestTaskGroup) -> None:
-        tg.create_task(run_in_threadpool(outlast, log))
-        await fail()
+        tg.create_task(run_in_threadpool(outlast, app, log))
+        await fail(app)
 
     @app.get("/background", dependencies=[session])
     async def background(tg: RequestTaskGroup) -> None:
-        tg.create_background_task(run_in_threadpool(outlast, log))
-        await asyncio.sleep(1)
+        tg.create_background_task(run_in_threadpool(outlast, app, log))
+        await app.state.begun.wait()
 
     for path, status in (("/child", 418), ("/background", 200)):
         log.clear()
-        assert run(get(app, path)).status == status
+        assert run(serve(app, path)).status == status
         assert log == ["thread ended", "session closed"]
 
 
@@ -157,6 +210,6 @@ def test_children_do_not_wait_for_the_thread() -> None:
         await asyncio.sleep(3600)
         log.append("never seen")
 
-    exchange = run(get(app))
+    exchange = run(serve(app))
     assert (exchange.status, exchange.error) == (504, None)
     assert log == ["told: True", "session closed"]
