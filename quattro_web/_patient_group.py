@@ -60,10 +60,7 @@ class PatientGroup(TaskGroup):
             await asyncio.wait((self._ending,))
 
     def _cancel_parent(self, msg: object = None) -> None:
-        parent = self._parent_task
-        if parent is None:
-            return  # the group has ended meanwhile
-        if needs_thread(parent):
+        if needs_thread(self._parent_task):
             self._loop.call_later(THREAD_POLL, self._cancel_late, msg)
         else:
             super()._cancel_parent(msg)

@@ -81,6 +81,34 @@ def test_child_whose_tasks_send_the_response(delay: float) -> None:
     assert log == ["start 200", "chunk one", "chunk two", "child", "body"]
 
 
+def test_answer_that_is_cancelled_from_outside() -> None:
+    """R4: A server that cancels a request while its failure is answered cancels it."""
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        return await asyncio.sleep(3600, PlainTextResponse("never seen"))
+
+    async def endpoint(request: Request) -> Response:
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        request_task_group(request).create_task(fail())
+        return PlainTextResponse("never seen")
+
+    app = app_of(endpoint)
+    app.add_exception_handler(ZeroDivisionError, answer)
+
+    async def main() -> Exchange:
+        exchange = Exchange(app)
+        serving = asyncio.create_task(exchange.run())
+        await asyncio.sleep(1)
+        serving.cancel("the server")
+        with pytest.raises(asyncio.CancelledError, match="the server"):
+            await serving
+        return exchange
+
+    assert run(main()).sent == []
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_eager_child_that_sends_the_response() -> None:
     """R2, C10: So may an eager one, in its first step."""

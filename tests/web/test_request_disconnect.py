@@ -6,10 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 from starlette.background import BackgroundTask
-from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
-from starlette.types import Message
 
 from quattro_web import (
     CancelReason,
@@ -50,52 +48,6 @@ def test_handler_and_children_are_cancelled_with_a_reason() -> None:
         f"handler cancelled after 1.00 s: {REASON}",
     ]
     assert exchange.error is None, "nothing for the server's log"
-
-
-def test_middleware_that_waits_for_a_response_gets_one() -> None:
-    """R7, R10: BaseHTTPMiddleware above sees an empty 499, whether the group was used or not, and
-    has nothing to say in the server's log."""
-    seen: list[int] = []
-
-    async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
-        response = await call_next(request)
-        seen.append(response.status_code)
-        return response
-
-    async def endpoint(request: Request) -> Response:
-        if request.method == "POST":
-            request_task_group(request).create_task(asyncio.sleep(60))
-            await request.body()
-        return await asyncio.sleep(60, Response())
-
-    app = app_of(endpoint)
-    app.add_middleware(BaseHTTPMiddleware, dispatch=dispatch)
-    for method in ("GET", "POST"):
-        exchange = Exchange(app, method=method, unfinished=True)
-
-        async def main(exchange: Exchange = exchange) -> None:
-            await exchange.disconnect_after(1).run()
-
-        run(main())
-        assert (exchange.status, exchange.body, exchange.error) == (499, b"", None)
-    assert seen == [499, 499]
-
-
-def test_server_that_refuses_to_send_is_no_failure() -> None:
-    """R7: A server that raises OSError from send() when the client has left (ASGI 2.4) logs
-    nothing."""
-
-    async def endpoint(request: Request) -> Response:
-        return await asyncio.sleep(60, Response())
-
-    async def refuse(message: Message) -> None:
-        raise ConnectionResetError
-
-    async def main() -> Exchange:
-        return await Exchange(app_of(endpoint), on_send=refuse).disconnect_after(1).run()
-
-    exchange = run(main())
-    assert (exchange.status, exchange.error) == (499, None)
 
 
 def test_client_that_left_before_it_was_watched() -> None:
