@@ -55,7 +55,7 @@ BENCHMARKS ?=
 bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in five minutes
 	$(BIN)/python -m benchmarks $(BENCHMARKS)
 
-bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 20 minutes, for docs/benchmarks.md
+bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 25 minutes, for docs/benchmarks.md
 	$(BIN)/python -m benchmarks --size full --json docs/_static/benchmarks.json
 	$(BIN)/python -m benchmarks.page
 

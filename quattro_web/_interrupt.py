@@ -19,8 +19,9 @@ def cancel_on_disconnect(conn: Connection, *, on: bool = True) -> None:
 
     For one route, called at the begin of its handler or in a dependency; for the whole app there is
     ``install(app, cancel_on_disconnect=True)``, which it can turn off for one. What is cancelled
-    sees a `CancelledError` whose reason is `CancelReason.DISCONNECT`. Nothing is cancelled when the
-    response is complete. Requests that are answered within 50 ms are never watched.
+    sees a `CancelledError` whose reason is `CancelReason.DISCONNECT`. A response that has not begun
+    is then an empty one with status 499, for the middlewares around it. Nothing is cancelled when
+    the response is complete. Requests that are answered within 50 ms are never watched.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.

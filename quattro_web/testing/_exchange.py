@@ -64,6 +64,8 @@ class Exchange(Serving):
     def disconnect(self) -> None:
         """Leave: the app receives ``http.disconnect`` after what was uploaded, and nobody reads.
 
+        What the app sends from then on is dropped, the 499 of a cancelled request as well.
+
         .. versionadded:: 0.1
         """
         self._leave()
