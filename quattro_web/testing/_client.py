@@ -100,7 +100,7 @@ class AppClient(Requests):
 
         Raises:
             RuntimeError: If the app does not run.
-            ValueError: If *path* does not begin with a slash.
+            ValueError: If *path* does not begin with a slash, or there is more than one body.
 
         .. versionadded:: 0.1
         """

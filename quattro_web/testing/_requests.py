@@ -74,7 +74,7 @@ class Requests(ABC):
 
         Raises:
             RuntimeError: If the app does not run.
-            ValueError: If *path* does not begin with a slash.
+            ValueError: If *path* does not begin with a slash, or there is more than one body.
             ResponseCutError: If the app has ended in the middle of the response.
             Exception: What the app has raised, if that is to be raised.
 
@@ -149,6 +149,11 @@ class Requests(ABC):
         json: Any = None,
         data: Params | None = None,
     ) -> tuple[Scope, bytes]:
+        bodies = {"content": content or None, "json": json, "data": data}
+        given = [name for name, value in bodies.items() if value is not None]
+        if len(given) > 1:
+            msg = f"a request has one body, got {' and '.join(given)}: give one of them"
+            raise ValueError(msg)
         fields = dict(self.headers)
         body = content.encode() if isinstance(content, str) else content
         if json is not None:

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 
-from quattro_web.testing import AppClient, VirtualClockLoop, advance
+from quattro_web.testing import AppClient, RequestOptions, VirtualClockLoop, advance
 from tests.kit.apps import Shop
 from tests.kit.running import visit
 
@@ -49,6 +50,27 @@ def test_path_without_a_slash(use: Callable[[AppClient, str], Any], path: str) -
         with pytest.raises(ValueError, match="path must begin with '/', got ") as raised:
             await use(client, path)
         assert repr(path) in str(raised.value)
+
+    visit(shop.app, test, pumps=False)
+    assert shop.log == ["opens", "closes"]
+
+
+@pytest.mark.parametrize(
+    ("bodies", "names"),
+    [
+        ({"content": b"a", "json": 1}, "content and json"),
+        ({"json": [], "data": {}}, "json and data"),
+        ({"content": "a", "json": 1, "data": {"a": 1}}, "content and json and data"),
+    ],
+)
+def test_more_than_one_body(bodies: RequestOptions, names: str) -> None:
+    """A request that is given two bodies is an error by name, instead of losing one of them."""
+    shop = Shop()
+
+    async def test(client: AppClient) -> None:
+        for make in (client.post, partial(client.start, "POST")):
+            with pytest.raises(ValueError, match=f"a request has one body, got {names}:"):
+                await make("/prices", **bodies)  # type: ignore[misc]
 
     visit(shop.app, test, pumps=False)
     assert shop.log == ["opens", "closes"]
