@@ -33,14 +33,12 @@ class Guard:
     Args:
         scope: Where the stacks are.
         tasks: The children.
-        earlier: The guard of other stacks, for the same children.
     """
 
-    def __init__(self, scope: Connection, tasks: RequestTasks, earlier: Guard | None) -> None:
+    def __init__(self, scope: Connection, tasks: RequestTasks) -> None:
         self.request_stack: Any = scope[REQUEST_STACK]
         self._function_stack: Any = scope.get(FUNCTION_STACK)
         self._tasks = tasks
-        self._earlier = earlier
         # An attribute of the one object, until the request has ended. Another class for it would do
         # as well, but CPython 3.13 takes as long to change that as to run a child.
         stack = self.request_stack
@@ -61,8 +59,6 @@ class Guard:
                 del stack.enter_async_context
             except AttributeError:  # of another class, or guarded twice
                 continue
-        if self._earlier is not None:
-            self._earlier.let_go()
 
     async def _enter_request(self, cm: AbstractAsyncContextManager[T]) -> T:
         value = await AsyncExitStack.enter_async_context(self.request_stack, cm)

@@ -35,6 +35,7 @@ class RequestTasks(ResponseGate):
     is_over: bool
     _closed: bool
     _guard: Guard | None
+    _more_guards: dict[int, Guard] | None = None
     _raised: tuple[int, BaseException] | None
 
     def __init__(self, exchange: Exchange, group: PatientGroup, conn: Connection) -> None:
@@ -52,14 +53,27 @@ class RequestTasks(ResponseGate):
         scope = getattr(conn, "scope", conn)
         if REQUEST_STACK in scope:
             guard = self._guard
-            if guard is None or guard.request_stack is not scope[REQUEST_STACK]:
-                self._guard = Guard(scope, self, guard)
+            if guard is None:
+                self._guard = Guard(scope, self)
+            elif guard.request_stack is not scope[REQUEST_STACK]:
+                self._guard_more(scope)
+
+    def _guard_more(self, scope: Connection) -> None:
+        """Do so where a handler has called another app of FastAPI, which has stacks of its own."""
+        if self._more_guards is None:
+            self._more_guards = {}
+        stack = id(scope[REQUEST_STACK])  # which the guard keeps alive
+        if stack not in self._more_guards:
+            self._more_guards[stack] = Guard(scope, self)
 
     def unguard(self) -> None:
         """Let go of those dependencies: the request has ended."""
         if self._guard is not None:
             self._guard.let_go()
             self._guard = None
+        for guard in (self._more_guards or {}).values():
+            guard.let_go()
+        self._more_guards = None
 
     # Sending
 

@@ -11,7 +11,7 @@ from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
 from quattro_core import TaskGroup
-from quattro_web import install, request_task_group
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import get, run
 
 
@@ -85,3 +85,20 @@ def test_sub_app_that_ends_leaves_the_next_one_in_its_place() -> None:
     install(app)
     assert run(get(app)).body == b"done"
     assert seen == [True]
+
+
+def test_copy_of_the_scope_that_outlives_the_request() -> None:
+    """R2: Nothing is started in the group of a request that has ended, be its response complete or
+    not, also by whoever has a copy of its scope."""
+    copies: list[Scope] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        copies.append({**scope})
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def main() -> None:
+        await get(TaskGroupMiddleware(app))
+        with pytest.raises(RuntimeError, match="has ended"):
+            request_task_group(copies[0])
+
+    run(main())

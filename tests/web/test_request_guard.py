@@ -78,6 +78,57 @@ def test_nothing_is_left_of_a_request(status: int) -> None:
     run(main())
 
 
+def test_two_pairs_of_stacks() -> None:
+    """R1, R3: A handler that calls another FastAPI app, each with dependencies of its own, is asked
+    for one group by both, in any order: nothing is put on a stack twice."""
+    app, sub = FastAPI(), FastAPI()
+    requests: list[Request] = []
+
+    @app.get("/")
+    async def handler(request: Request, a: RequestSession) -> str:
+        requests.append(request)
+        await sub({**request.scope, "path": "/sub"}, request.receive, ignore)
+        return "done"
+
+    @sub.get("/sub")
+    async def inner(request: Request, a: RequestSession) -> None:
+        stack = requests[0].scope["fastapi_inner_astack"]
+        callbacks = len(stack._exit_callbacks)
+        for _ in range(3):
+            request_task_group(requests[0])
+            request_task_group(request).create_task(child())
+        assert len(stack._exit_callbacks) == callbacks + 1
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    assert run(get(app)).status == 200
+    assert log == [*["child ended"] * 3, *["request session closed"] * 2]
+
+
+def test_many_pairs_of_stacks() -> None:
+    """R1: A handler may call another FastAPI app thousands of times."""
+    app, sub = FastAPI(), FastAPI()
+
+    @app.get("/")
+    async def handler(request: Request) -> str:
+        for _ in range(2000):
+            await sub({**request.scope, "path": "/sub"}, request.receive, ignore)
+        return "done"
+
+    @sub.get("/sub")
+    async def inner(tg: RequestTaskGroup) -> None:
+        tg.create_task(asyncio.sleep(0))
+
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.error, exchange.status) == (None, 200)
+
+
+async def ignore(message: object) -> None:
+    """Send nothing."""
+
+
 class Marker:
     """What is only kept by a scope."""
 
