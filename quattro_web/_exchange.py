@@ -124,9 +124,10 @@ class Exchange(Inbox):
         """Make the group.
 
         Raises:
-            RuntimeError: If the response is complete, in a thread, or on another event loop.
+            RuntimeError: If the request has ended, in a thread, or on another event loop.
         """
-        if self.complete:
+        # It may have ended incomplete, and somebody have a copy of its scope.
+        if self.complete or self not in self.settings.requests:
             raise RuntimeError(COMPLETE)
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"

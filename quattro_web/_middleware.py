@@ -133,7 +133,6 @@ class TaskGroupMiddleware:
                 await _failures.end(exchange, exchange.tasks, error)
         finally:
             error = None  # it refers to this frame
-            exchange.complete = True  # for whoever has kept a copy of the scope
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
             if exchange.tasks is not None or exchange.watch is not None or outer is not None:
