@@ -158,6 +158,9 @@ class Children(asyncio.TaskGroup):
         if self._aborting:
             # An eager child has run already, and has cancelled the group that did not know it yet.
             task.cancel()
+        if self._exiting and self._slots is None:
+            # So has this one, and has finished it: the exit waits for what is left of the child.
+            self._on_done = self._on_task_done
 
     def _register_background(self, task: asyncio.Task[Any]) -> None:
         if self._background is None:

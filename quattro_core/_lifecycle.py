@@ -136,12 +136,20 @@ class Lifecycle(Children):
             msg = f"TaskGroup {self!r} has not been entered"
             raise RuntimeError(msg)
         task, parent = current_task(), self._parent_task
+        cancelled: CancelledError | None = None
         if task is not parent and self._loop.get_task_factory() is not None:
-            await asyncio.sleep(0)  # the group knows an eager child when its first step has ended
+            try:
+                await asyncio.sleep(0)  # an eager child is known when its first step has ended
+            except CancelledError as exc:
+                if task in self.tasks:
+                    raise
+                self._abort()
+                if not immediate:
+                    raise
+                cancelled = exc
         if task is not parent and (task in self._tasks or task in (self._background or ())):
             msg = f"{task!r} can't wait for the end of the TaskGroup that it is a child of"
             raise RuntimeError(msg)
-        cancelled: CancelledError | None = None
         if immediate:
             self._abort()
         while self._tasks or (self._background and self._dismiss()):

@@ -104,9 +104,9 @@ class TaskGroup(FanOut):
         else:
             task = self._make(coro, name=name, context=context, **kwargs)
         self._tasks.add(task)
-        task.add_done_callback(self._on_done)
         if self._spawns_in is not loop or CALL_GRAPH:
             self._register(task)
+        task.add_done_callback(self._on_done)
         return task
 
     def create_background_task(
