@@ -26,7 +26,11 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
     """End the group of a request after the app has returned or raised, and answer what failed."""
     if exchange.start is None:
         exc = _answerable(exc)
-    errors = await tasks.close(exc)
+    try:
+        errors = await tasks.close(exc)
+    except BaseException:
+        exc = None  # it refers to this frame
+        raise
     await exchange.unwatch()
     if tasks.is_releasing and (unsent := await tasks.settle()) is not None:
         errors.append(unsent)

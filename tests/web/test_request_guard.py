@@ -4,6 +4,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
@@ -127,6 +128,42 @@ def test_many_pairs_of_stacks() -> None:
 
 async def ignore(message: object) -> None:
     """Send nothing."""
+
+
+@pytest.mark.parametrize("waits", ["in the handler", "for a child"])
+def test_nothing_is_left_of_a_request_that_the_server_has_cancelled(waits: str) -> None:
+    """R9: Nor does one leave a cycle that its server has cancelled."""
+    app = FastAPI()
+    seen: list[weakref.ref[Marker]] = []
+
+    @app.get("/")
+    async def handler(request: Request, tg: RequestTaskGroup, a: RequestSession) -> None:
+        marker = request.scope["marker"] = Marker()
+        seen.append(weakref.ref(marker))
+        tg.create_task(child())
+        await (asyncio.sleep(0) if waits == "for a child" else asyncio.Event().wait())
+
+    install(app)
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            await asyncio.create_task(_cancelled(app))
+            assert seen[0]() is None
+        finally:
+            gc.enable()
+
+    run(main())
+    assert log == ["child ended", "request session closed"]
+
+
+async def _cancelled(app: FastAPI) -> None:
+    request = asyncio.create_task(get(app))
+    await asyncio.sleep(1)
+    request.cancel()
+    with suppress(asyncio.CancelledError):
+        await request
+    assert request.cancelled()
 
 
 class Marker:
