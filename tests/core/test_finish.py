@@ -44,6 +44,10 @@ def test_finish_waits_as_the_exit_does(run: Run, limit: int | None) -> None:
             log.append("finished")
             with pytest.raises(RuntimeError, match="is finished"):
                 tg.create_task(forever)
+            refused = forever()
+            with pytest.raises(RuntimeError, match="is finished"):
+                tg.create_task(refused)
+            refused.close()
             await tg.finish()
 
     run(main)

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, request_task_group
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import Exchange, get, run
 from tests.web.gated import app_of, ticks
 
@@ -126,6 +127,79 @@ def test_eager_child_that_sends_the_response() -> None:
 
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["response sent", "other", "start 200", "body ok"]
+
+
+def test_app_that_answers_for_a_handler() -> None:
+    """R3, R4: A handler that has raised does not wait for its children, also where an app with a
+    middleware of its own answers for it."""
+    log: list[str] = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("child")
+
+    async def handler(request: Request) -> Response:
+        request_task_group(request).create_task(forever())
+        await asyncio.sleep(0)
+        raise HTTPException(404)
+
+    async def answer(_: Request, __: Exception) -> ASGIApp:
+        return TaskGroupMiddleware(PlainTextResponse("instead", 404))
+
+    handlers: Any = {404: answer}
+    app = Starlette(routes=[Route("/", handler)], exception_handlers=handlers)
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child", "start 404", "body instead"]
+
+
+@pytest.mark.parametrize("spawns", [False, True])
+def test_error_after_the_response(spawns: bool) -> None:
+    """R4, R10: What a BackgroundTask raises leaves the app as Starlette lets it out, whether the
+    request had children or not: too late for an answer."""
+
+    async def fail() -> None:
+        raise HTTPException(404)
+
+    async def handler(request: Request) -> Response:
+        if spawns:
+            request_task_group(request).create_task(asyncio.sleep(0))
+        return PlainTextResponse("done", background=BackgroundTask(fail))
+
+    app = Starlette(routes=[Route("/", handler)])
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.body) == (200, b"done")
+    assert isinstance(exchange.error, RuntimeError)
+    assert isinstance(exchange.error.__cause__, HTTPException)
+
+
+def test_group_that_is_cancelled_last() -> None:
+    """R2, C9: A BackgroundTask that cancels the group, which has ended, as the last it does takes
+    nothing of that to the server."""
+
+    async def handler(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(asyncio.sleep(0))
+
+        async def cancel() -> None:
+            tg.cancel()
+
+        return PlainTextResponse("done", background=BackgroundTask(cancel))
+
+    app = Starlette(routes=[Route("/", handler)])
+    install(app)
+
+    async def main() -> None:
+        assert (await get(app)).body == b"done"
+        task = asyncio.current_task()
+        assert task is not None
+        assert not task.cancelling()
+        await asyncio.sleep(0)
+
+    run(main())
 
 
 def test_handler_that_sends_nothing() -> None:

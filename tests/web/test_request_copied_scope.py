@@ -102,3 +102,24 @@ def test_copy_of_the_scope_that_outlives_the_request() -> None:
             request_task_group(copies[0])
 
     run(main())
+
+
+def test_app_that_goes_on_after_its_sub_app() -> None:
+    """R1, R2: When a sub-app has ended, the group is that of the app around it again."""
+    log: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(1)
+        log.append("child ended")
+
+    async def ignore(message: object) -> None: ...
+
+    sub = TaskGroupMiddleware(PlainTextResponse("not sent"))
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await sub({**scope}, receive, ignore)
+        request_task_group(scope).create_task(child())
+        await PlainTextResponse("done")(scope, receive, send)
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["child ended", "start 200", "body done"]

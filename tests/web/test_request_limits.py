@@ -11,9 +11,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from quattro_core import TooManyWaitingError
-from quattro_web import install, request_task_group, set_concurrency_limit
+from quattro_web import app_task_group, install, request_task_group, set_concurrency_limit
 from quattro_web.fastapi import ConcurrencyLimit, RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
+from tests.support.lifespan import Life
 
 
 class Gauge:
@@ -90,6 +91,33 @@ def test_total_limit_of_all_requests() -> None:
 
     assert run(main()) == 10, "40 children, 4 at a time"
     assert gauge.most == 4
+
+
+def test_limit_of_a_request_is_within_the_total_limit() -> None:
+    """C6: The children of a request that has a limit of its own keep the total limit as well."""
+    gauge = Gauge()
+    assert run(get(fan_out(gauge, total_limit=2), "/?own=5")).status == 200
+    assert gauge.most == 2
+
+
+def test_request_with_a_limit_hands_over_as_others() -> None:
+    """C6, A5: A request that has a limit of its own has the app group of its app."""
+    gauge = Gauge()
+
+    async def endpoint(request: Request) -> Response:
+        set_concurrency_limit(request, 1)
+        app_task_group(request).create_task(gauge.child())
+        return PlainTextResponse("ok")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+
+    async def main() -> None:
+        async with Life(app) as life:
+            assert (await life.get("/")).status == 200
+
+    run(main())
+    assert (gauge.most, gauge.running) == (1, 0)
 
 
 def test_full_waiting_room_is_a_503() -> None:
