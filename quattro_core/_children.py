@@ -82,8 +82,8 @@ class Children(asyncio.TaskGroup):
         self._settle(task)
 
     def _settle(self, task: asyncio.Task[Any]) -> None:
-        if CALL_GRAPH:  # pragma: no cover
-            asyncio.future_discard_from_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]
+        if CALL_GRAPH:  # pragma: no cover (3.14)
+            asyncio.future_discard_from_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]  # of 3.14
         error = None if task.cancelled() else task.exception()
         if error is None:
             return
@@ -153,8 +153,8 @@ class Children(asyncio.TaskGroup):
 
     def _register(self, task: asyncio.Task[Any]) -> None:
         """Do for a new child what only some need: it is rare that any of it is to do."""
-        if CALL_GRAPH:  # pragma: no cover
-            asyncio.future_add_to_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]
+        if CALL_GRAPH:  # pragma: no cover (3.14)
+            asyncio.future_add_to_awaited_by(task, self._parent_task)  # type: ignore[attr-defined]  # of 3.14
         if self._aborting:
             # An eager child has run already, and has cancelled the group that did not know it yet.
             task.cancel()

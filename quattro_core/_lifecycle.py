@@ -178,7 +178,7 @@ class Lifecycle(Children):
                 del cancelled
         return bool(self._errors)
 
-    async def __aexit__(  # type: ignore[override]
+    async def __aexit__(  # type: ignore[override]  # typeshed's returns None
         self,
         et: type[BaseException] | None,
         exc: BaseException | None,
@@ -235,7 +235,8 @@ class Lifecycle(Children):
             message = "unhandled errors in a TaskGroup"
             raise BaseExceptionGroup(message, errors) from None
         finally:
-            # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it,
+            # Exceptions are heavy, and a frame that keeps one makes a reference cycle of it. Who
+            # asks for one of these after the end has no use for their types.
             self._parent_task = self._errors = self._base_error = None  # type: ignore[assignment]
-            self._on_done = None  # as the group does
+            self._on_done = None  # it refers to the group
             del exc, outer, last, errors, parent

@@ -47,7 +47,7 @@ class Progress:
             self._raised = exc
         self._told.set()
 
-    async def wait_started(self, timeout: float | None) -> None:  # noqa: ASYNC109
+    async def wait_started(self, timeout: float | None) -> None:  # noqa: ASYNC109  # its error tells
         """Wait until it has been ready once, or has ended.
 
         Args:

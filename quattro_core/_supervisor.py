@@ -147,7 +147,7 @@ class Supervisor:
         finally:
             self._recent.clear()
 
-    async def wait_started(self, timeout: float | None = None) -> None:  # noqa: ASYNC109
+    async def wait_started(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # its error tells
         """Wait until the function has said for the first time that it is ready.
 
         One that has no parameter ``task_status`` is ready when it begins. If it ends before, as its

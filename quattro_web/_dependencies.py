@@ -94,6 +94,6 @@ class Guard:
 
 def _has_any(stack: Any) -> bool:
     try:
-        return bool(stack._exit_callbacks)  # noqa: SLF001
-    except AttributeError:  # not public: there may be something to guard
+        return bool(stack._exit_callbacks)  # noqa: SLF001  # nothing else tells
+    except AttributeError:  # it is kept elsewhere: there may be something to guard
         return True

@@ -12,11 +12,12 @@ from starlette.responses import Response
 from starlette.types import Scope
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from quattro_web._answering import answerable
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._exchange import Exchange
 from quattro_web._handlers import Handler, call_handler, connection_of, find_handler
 from quattro_web._reason import CancelReason
-from quattro_web._request import RequestTasks, is_starlettes
+from quattro_web._request import RequestTasks
 from quattro_web._scope import Connection
 
 logger = logging.getLogger("quattro_web")
@@ -25,7 +26,7 @@ logger = logging.getLogger("quattro_web")
 async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None) -> None:
     """End the group of a request after the app has returned or raised, and answer what failed."""
     if exchange.start is None:
-        exc = _answerable(exc)
+        exc = answerable(exc)
     try:
         errors = await tasks.close(exc)
     except BaseException:
@@ -71,22 +72,6 @@ async def end(exchange: Exchange, tasks: RequestTasks, exc: BaseException | None
             raise
     finally:
         del errors, by_handler
-
-
-def _answerable(exc: BaseException | None) -> BaseException | None:
-    """Return what Starlette could not answer any more, since it takes the start for sent.
-
-    The start of a stream passes it before the first chunk is made, and is held back here: what
-    fails until then can still be answered.
-    """
-    while isinstance(exc, RuntimeError) and exc.__cause__ is not None:
-        traceback = exc.__traceback__
-        while traceback is not None and traceback.tb_next is not None:
-            traceback = traceback.tb_next
-        if traceback is None or not is_starlettes(traceback.tb_frame):
-            break
-        exc = exc.__cause__
-    return exc
 
 
 _HTTP = {"type": "http"}

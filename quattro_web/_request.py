@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 from asyncio import current_task
 from collections.abc import Awaitable
 from sys import exception
-from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from starlette.types import Message
 
 from quattro_core import TaskGroup
+from quattro_web._answering import is_answer_to
 from quattro_web._dependencies import REQUEST_STACK, Guard
 from quattro_web._gate import BODIES, STARTS, ResponseGate
 from quattro_web._patient_group import PatientGroup
@@ -34,8 +33,7 @@ class RequestTasks(ResponseGate):
     # Whether the response has left as it should, and nothing is left to be done for it.
     is_over: bool
     _closed: bool
-    _guard: Guard | None
-    _more_guards: dict[int, Guard] | None = None
+    _guards: dict[int, Guard]  # of each pair of exit stacks, by the number of the first
     _raised: tuple[int, BaseException] | None
 
     def __init__(self, exchange: Exchange, group: PatientGroup, conn: Connection) -> None:
@@ -44,36 +42,24 @@ class RequestTasks(ResponseGate):
         self.group = group
         self.conn = conn
         self.is_over = self._closed = False
-        self._held = self._timer = self._releasing = self._guard = self._raised = None
+        self._held = self._timer = self._releasing = self._raised = None
         self._behind = ()
+        self._guards = {}
         self.guard(conn)
 
     def guard(self, conn: Connection) -> None:
         """See to it that children end before the dependencies of whoever asks for the group."""
         scope = getattr(conn, "scope", conn)
         if REQUEST_STACK in scope:
-            guard = self._guard
-            if guard is None:
-                self._guard = Guard(scope, self)
-            elif guard.request_stack is not scope[REQUEST_STACK]:
-                self._guard_more(scope)
-
-    def _guard_more(self, scope: Connection) -> None:
-        """Do so where a handler has called another app of FastAPI, which has stacks of its own."""
-        if self._more_guards is None:
-            self._more_guards = {}
-        stack = id(scope[REQUEST_STACK])  # which the guard keeps alive
-        if stack not in self._more_guards:
-            self._more_guards[stack] = Guard(scope, self)
+            stack = id(scope[REQUEST_STACK])  # which its guard keeps alive
+            if stack not in self._guards:
+                self._guards[stack] = Guard(scope, self)
 
     def unguard(self) -> None:
         """Let go of those dependencies: the request has ended."""
-        if self._guard is not None:
-            self._guard.let_go()
-            self._guard = None
-        for guard in (self._more_guards or {}).values():
+        for guard in self._guards.values():
             guard.let_go()
-        self._more_guards = None
+        self._guards.clear()
 
     # Sending
 
@@ -125,7 +111,7 @@ class RequestTasks(ResponseGate):
                 await self.flush()
         elif kind in STARTS:
             raised = exception()
-            if raised is None or self._is_child(group) or not self._is_answer_to(raised):
+            if raised is None or self._is_child(group) or not is_answer_to(raised, exchange):
                 self.hold(message)
                 return
             self._note_raised(group, raised)
@@ -138,24 +124,6 @@ class RequestTasks(ResponseGate):
             # granian does not send it while a receive() is waiting, as that of the watch is.
             await exchange.unwatch()
         await exchange.pass_on(message)
-
-    def _is_answer_to(self, raised: BaseException) -> bool:
-        """Whether a response that is sent while *raised* is being handled is the answer to it.
-
-        Starlette sends that from the except block that has caught it. An app that falls back on
-        another one from an except block of its own answers nothing. Nor is what is being handled
-        around the middleware any of the handler's: its frame is further out.
-        """
-        traceback = raised.__traceback__
-        if traceback is None or not is_starlettes(traceback.tb_frame):
-            return False
-        frame = inspect.currentframe()
-        while frame is not None and frame is not traceback.tb_frame:
-            is_middlewares = frame.f_globals.get("__name__") == "quattro_web._middleware"
-            if is_middlewares and frame.f_locals.get("exchange") is self.exchange:
-                return False
-            frame = frame.f_back
-        return True
 
     # Ending
 
@@ -246,11 +214,6 @@ class RequestTasks(ResponseGate):
         if not isinstance(exc, asyncio.CancelledError):
             at = len(group.exceptions) if self._raised is None else self._raised[0]
             self._raised = (at, exc)
-
-
-def is_starlettes(frame: FrameType) -> bool:
-    """Whether a frame is of the code by which Starlette answers exceptions."""
-    return frame.f_globals.get("__name__") == "starlette._exception_handler"
 
 
 async def _nothing() -> None:

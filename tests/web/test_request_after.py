@@ -1,158 +1,19 @@
-"""Responses that a child sends, that nobody sends, and what comes after them."""
+"""Responses that nobody sends, and what comes after a response."""
 
 import asyncio
-import sys
-from collections.abc import AsyncIterator
-from typing import Any
 
 import pytest
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import Exchange, get, run
 from tests.web.gated import app_of, ticks
-
-
-def test_child_that_sends_the_response() -> None:
-    """R2: A child may send the response itself: its end waits for the child and the others."""
-    log: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def respond() -> None:
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"ok"})
-            await ticks(log, "response sent")
-
-        tg = request_task_group(scope)
-        tg.create_task(respond())
-        tg.create_task(ticks(log, "other", 9))
-
-    run(get(TaskGroupMiddleware(app), log=log))
-    assert log == ["response sent", "other", "start 200", "body ok"]
-
-
-def test_app_that_answers_for_another_one() -> None:
-    """R2, R4: An app that answers for the failed one around it is not done for by that:
-    its own children are awaited, though an exception is being handled as it sends its response."""
-    log: list[str] = []
-
-    async def handler(request: Request) -> Response:
-        request_task_group(request).create_task(ticks(log, "child"))
-        return PlainTextResponse("instead")
-
-    fallback = TaskGroupMiddleware(Starlette(routes=[Route("/", handler)]))
-
-    async def answer(_: Request, __: Exception) -> ASGIApp:
-        return fallback
-
-    handlers: Any = {404: answer}
-    run(get(Starlette(exception_handlers=handlers), log=log))
-    assert log == ["child", "start 200", "body instead"]
-
-
-@pytest.mark.parametrize("delay", [0, 5])
-def test_child_whose_tasks_send_the_response(delay: float) -> None:
-    """R2: A child may send a StreamingResponse, which sends it in a task of its own: its end waits
-    for the child, and the child does not wait for it, whichever of handler and stream ends first.
-    """
-    log: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def pieces() -> AsyncIterator[str]:
-            yield "one"
-            await asyncio.sleep(1)
-            yield "two"
-
-        async def respond() -> None:
-            await StreamingResponse(pieces())(scope, receive, send)
-            await ticks(log, "child")
-
-        request_task_group(scope).create_task(respond())
-        await asyncio.sleep(delay)
-        log.append("handler")
-
-    run(get(TaskGroupMiddleware(app), log=log))
-    log.remove("handler")
-    assert log == ["start 200", "chunk one", "chunk two", "child", "body"]
-
-
-def test_answer_that_is_cancelled_from_outside() -> None:
-    """R4: A server that cancels a request while its failure is answered cancels it."""
-
-    async def answer(request: Request, exc: Exception) -> Response:
-        return await asyncio.sleep(3600, PlainTextResponse("never seen"))
-
-    async def endpoint(request: Request) -> Response:
-        async def fail() -> None:
-            raise ZeroDivisionError
-
-        request_task_group(request).create_task(fail())
-        return PlainTextResponse("never seen")
-
-    app = app_of(endpoint)
-    app.add_exception_handler(ZeroDivisionError, answer)
-
-    async def main() -> Exchange:
-        exchange = Exchange(app)
-        serving = asyncio.create_task(exchange.run())
-        await asyncio.sleep(1)
-        serving.cancel("the server")
-        with pytest.raises(asyncio.CancelledError, match="the server"):
-            await serving
-        return exchange
-
-    assert run(main()).sent == []
-
-
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
-def test_eager_child_that_sends_the_response() -> None:
-    """R2, C10: So may an eager one, in its first step."""
-    log: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        async def respond() -> None:
-            await PlainTextResponse("ok")(scope, receive, send)
-            log.append("response sent")
-
-        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
-        tg = request_task_group(scope)
-        tg.create_task(ticks(log, "other", 9))
-        await tg.create_task(respond())
-
-    run(get(TaskGroupMiddleware(app), log=log))
-    assert log == ["response sent", "other", "start 200", "body ok"]
-
-
-def test_app_that_answers_for_a_handler() -> None:
-    """R3, R4: A handler that has raised does not wait for its children, also where an app with a
-    middleware of its own answers for it."""
-    log: list[str] = []
-
-    async def forever() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            log.append("child")
-
-    async def handler(request: Request) -> Response:
-        request_task_group(request).create_task(forever())
-        await asyncio.sleep(0)
-        raise HTTPException(404)
-
-    async def answer(_: Request, __: Exception) -> ASGIApp:
-        return TaskGroupMiddleware(PlainTextResponse("instead", 404))
-
-    handlers: Any = {404: answer}
-    app = Starlette(routes=[Route("/", handler)], exception_handlers=handlers)
-    install(app)
-    run(get(app, log=log))
-    assert log == ["child", "start 404", "body instead"]
 
 
 @pytest.mark.parametrize("spawns", [False, True])

@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import Depends, FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -18,11 +16,9 @@ from quattro_web import (
     DeadlineExceededError,
     TaskGroupMiddleware,
     cancel_reason,
-    install,
     request_task_group,
     set_deadline,
 )
-from quattro_web.fastapi import Deadline
 from tests.support.asgi import get, run
 from tests.web.timed import app_of, slow, timed
 
@@ -103,29 +99,6 @@ def test_any_asgi_app_is_answered() -> None:
 
     exchange = run(get(TaskGroupMiddleware(app, deadline=5)))
     assert (exchange.status, exchange.error) == (504, None)
-
-
-def test_thread_is_waited_for() -> None:
-    """R8, R3: A def handler, whose thread can't be cancelled, ends before its dependencies close,
-    and before the client has its 504."""
-    log: list[str] = []
-
-    async def session() -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            log.append("session closed")
-
-    app = FastAPI()
-
-    @app.get("/", dependencies=[Deadline(0.01), Depends(session)])
-    def handler() -> None:
-        time.sleep(0.1)
-        log.append("thread ended")
-
-    install(app)
-    assert run(get(app)).status == 504
-    assert log == ["thread ended", "session closed"]
 
 
 def test_stream_that_has_begun_is_cut() -> None:

@@ -63,6 +63,24 @@ def test_children_end_before_dependencies_close(first: str, error: Exception) ->
     assert log[:3] == ["child ended", "function session closed", "request session closed"]
 
 
+@pytest.mark.parametrize("kind", [RequestSession, FunctionSession])
+def test_dependencies_of_one_kind(kind: Any) -> None:
+    """R3: They end before dependencies of one kind alone, too, that are opened after the group is
+    asked for."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, only: kind) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[0] == "child ended"
+    assert log[1].endswith("session closed")
+
+
 def test_child_of_a_dependency_ends_before_those_opened_later() -> None:
     """R3: A child that a dependency has spawned ends before those that were opened after it."""
     app = FastAPI()

@@ -9,8 +9,9 @@ from contextlib import suppress
 import pytest
 from fastapi import FastAPI, HTTPException, WebSocket
 from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
 
-from quattro_web import _request, install, request_task_group
+from quattro_web import TaskGroupMiddleware, _dependencies, _request, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, get, run
 from tests.web.sessions import FunctionSession, RequestSession, child, log
@@ -173,6 +174,33 @@ class Marker:
 async def _once(app: FastAPI, status: int) -> None:
     exchange = await get(app)
     assert exchange.status == status
+
+
+class Elsewhere:
+    """An exit stack that keeps its callbacks in a place of its own."""
+
+    def __init__(self) -> None:
+        self.pushed = 0
+
+    def push_async_exit(self, _callback: object) -> None:
+        self.pushed += 1
+
+
+@pytest.mark.parametrize("is_its", [True, False])
+def test_stacks_of_another_kind(monkeypatch: pytest.MonkeyPatch, is_its: bool) -> None:
+    """R3, R10: A stack whose content can't be known has a callback; what is no stack of FastAPI's
+    is left as it is."""
+    if is_its:
+        monkeypatch.setattr(_dependencies, "AsyncExitStack", Elsewhere)
+    stacks = [Elsewhere(), Elsewhere()]
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["fastapi_inner_astack"], scope["fastapi_function_astack"] = stacks
+        request_task_group(scope)
+        assert [hasattr(stack, "enter_async_context") for stack in stacks] == [is_its] * 2
+
+    run(get(TaskGroupMiddleware(app)))
+    assert [vars(stack) for stack in stacks] == [{"pushed": int(is_its)}] * 2
 
 
 def test_without_the_exit_stacks(monkeypatch: pytest.MonkeyPatch) -> None:

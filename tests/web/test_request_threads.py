@@ -213,3 +213,17 @@ def test_children_do_not_wait_for_the_thread() -> None:
     exchange = run(serve(app))
     assert (exchange.status, exchange.error) == (504, None)
     assert log == ["told: True", "session closed"]
+
+
+def test_thread_is_waited_for() -> None:
+    """R8, R3: A def handler, whose thread can't be cancelled, ends before its dependencies close,
+    and before the client has its 504."""
+    log: list[str] = []
+    app, session = app_with_session(log)
+
+    @app.get("/", dependencies=[Deadline(1), session])
+    def handler() -> None:
+        outlast(app, log)
+
+    assert run(serve(app)).status == 504
+    assert log == ["thread ended", "session closed"]
