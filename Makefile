@@ -4,22 +4,34 @@
 VENV ?= .venv
 BIN = $(VENV)/bin
 # The first Python that is new enough; `make PYTHON=/path/to/python3.13 test` chooses another.
-PYTHON ?= $(shell for python in python3.13 python3.12 python3.11 python3 python; do \
+PYTHON ?= $(shell for python in \
+	python3.13 python3.14 python3.12 python3.11 python3.15 python3 python; do \
 	"$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo "$$python" && break; done)
-# What `make test` gives to pytest, as in `make test ARGS="-k pump"`.
+# What `make test` gives to pytest, as in `make test ARGS="-k pump"`; the tests run one after the
+# other then, so that -s and --pdb work. `-n auto` in it runs several at a time here as well.
 ARGS ?=
+# Several tests at a time; tests/conftest.py says how many, and which have to stay together.
+PARALLEL = --numprocesses auto --dist loadgroup --no-loadscope-reorder
 # The Pythons that the types are checked for.
-VERSIONS = 3.11 3.12 3.13
+VERSIONS = 3.11 3.12 3.13 3.14 3.15
 # It looks for modules where the `python` on PATH does.
 PYRIGHT = PATH="$(abspath $(BIN)):$$PATH" basedpyright
 
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Whatever these targets install has the versions of this file; `make pins` moves them. The tests
+# that call pip inherit the variables. pip takes the second one for what it builds with, `python -m
+# build` the first. Both are split at spaces: as a URL, a folder may have one in its name.
+PINS = constraints.txt
+space := $() $()
+export PIP_CONSTRAINT = file://$(subst $(space),%20,$(CURDIR))/$(PINS)
+export PIP_BUILD_CONSTRAINT = $(PIP_CONSTRAINT)
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test lint types docs bench bench-full transparency dist coverage format check clean
+.PHONY: help run test test-fast test-newest lint types docs bench bench-full transparency dist \
+	coverage mutants pins format check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,8 +39,25 @@ help: ## Print this list
 run: $(VENV)/.has-example ## Serve the example app, and print the address to open
 	@$(BIN)/python -m example_app
 
-test: $(VENV)/.has-test ## Run every test (the browser's are skipped where chromium is missing)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.has-test ## Run every test, in 5 minutes; it says what it has to skip here
+	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
+
+test-fast: $(VENV)/.has-test ## Run the tests that need no server and no browser, in a minute
+	$(BIN)/python -m pytest $(PARALLEL) tests/core tests/request tests/app tests/pumps \
+		tests/shutdown tests/kit $(ARGS)
+
+# Left out is what hardly depends on versions: quattro_core, which needs none, load and benchmarks.
+test-newest: ## Run the tests on the newest versions of everything, whatever the pins say
+	@rm -f .venvs/newest/.has-test
+	@$(MAKE) --no-print-directory $(NEWEST) .venvs/newest/.has-test
+	@echo "versions that are not those of $(PINS):"
+	@cut -d ' ' -f 1 $(PINS) >.venvs/newest/pins
+	@.venvs/newest/bin/python -m pip list --exclude-editable --format freeze | \
+		tr 'A-Z_' 'a-z-' | grep -vxFf .venvs/newest/pins || echo none
+	@$(MAKE) --no-print-directory $(NEWEST) test ARGS="$(or $(ARGS),$(PARALLEL) \
+		--ignore=tests/core --ignore=tests/load --ignore=tests/benchmarks)"
+NEWEST = VENV=.venvs/newest PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= \
+	UPGRADE="--upgrade --upgrade-strategy eager"
 
 lint: $(VENV)/.has-lint ## Check style, formatting and the layers of the packages
 	$(BIN)/ruff check .
@@ -55,7 +84,7 @@ BENCHMARKS ?=
 bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in five minutes
 	$(BIN)/python -m benchmarks $(BENCHMARKS)
 
-bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 25 minutes, for docs/benchmarks.md
+bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 15 to 25 minutes, for docs/benchmarks.md
 	$(BIN)/python -m benchmarks --size full --json docs/_static/benchmarks.json
 	$(BIN)/python -m benchmarks.page
 
@@ -71,6 +100,28 @@ dist: $(VENV)/.has-test ## Build the sdist, and the wheel from it, in dist/
 coverage: $(VENV)/.has-test ## Run every test, and tell which lines and branches none of them reached
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
+# The module to break, and what else `python -m tests.mutants --help` knows, as in
+# `make mutants MODULE=quattro_core/_limits.py ARGS="--sample 50"`.
+MODULE ?=
+
+mutants: $(VENV)/.has-mutants ## Break MODULE in small ways, and print what no test notices
+	@test -n "$(MODULE)" || { echo 'which one? make mutants MODULE=quattro_core/_limits.py' >&2; \
+		exit 1; }
+	@$(BIN)/python -m tests.mutants $(MODULE) $(ARGS)
+
+# uv resolves for all Pythons at once, which pip can't; it is pinned like everything else.
+pins: ## Move the pins: write the newest versions that go together to constraints.txt
+	@$(MAKE) --no-print-directory VENV=.venvs/pins .venvs/pins/.made
+	@.venvs/pins/bin/python -m pip install -qq --upgrade "pip>=25.3"
+	@.venvs/pins/bin/python -m pip install -qq --group pins
+	.venvs/pins/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links --all-extras \
+		$$(.venvs/pins/bin/python -c 'import tomllib; \
+			groups = tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]; \
+			print(*(f"--group={group}" for group in groups))') \
+		pyproject.toml --output-file $(PINS)
+	@git --no-pager diff --stat -- $(PINS) 2>/dev/null || true
+
 format: $(VENV)/.has-lint ## Format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -82,10 +133,27 @@ clean: ## Remove what these targets made, the virtual environment included
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A file for each dependency group that is installed. pyproject.toml lists them, so it makes them old.
-$(VENV)/.has-%: $(VENV)/.made pyproject.toml
+# Runs pip and shows how far it is: with --quiet it says nothing for a minute, without it 400 lines.
+# A terminal sees each package, a log every twentieth. Where pip fails, its last lines are shown.
+define install
+{ $(BIN)/python -m pip install --progress-bar off $(1) 2>&1 || echo failed; } | \
+	tee $(VENV)/pip.log | { count=0; status=0; \
+	while read -r word name rest; do case "$$word" in \
+		Collecting|Processing) count=$$((count + 1)); name=$${name##*/}; \
+			if [ -t 1 ]; then printf '\r\033[K  package %d: %s' "$$count" "$$name"; \
+			elif [ $$((count % 20)) = 1 ]; then echo "  package $$count: $$name"; fi ;; \
+		Installing) [ "$$name" = collected ] || continue; [ ! -t 1 ] || printf '\r\033[K'; \
+			set -- $$rest; echo "  installing $$(($$# - 1)) packages" ;; \
+		failed) status=1 ;; esac; done; \
+	[ $$status = 0 ] || { tail -n 20 $(VENV)/pip.log >&2; exit 1; }; }
+endef
+
+# A file for each dependency group that is installed. What lists them, and their versions, makes
+# them old.
+$(VENV)/.has-%: $(VENV)/.made pyproject.toml $(PINS)
 	@echo "installing what \"$*\" needs in $(VENV)"
-	@$(BIN)/python -m pip install --quiet --editable . --group $*
+	@$(BIN)/python -m pip install -qq --upgrade "pip>=25.3"
+	@$(call install,$(UPGRADE) --editable . --group $*)
 	@touch $@
 
 $(VENV)/.made:
@@ -98,8 +166,7 @@ $(VENV)/.made:
 	@"$(PYTHON)" -c 'import ensurepip' 2>/dev/null || { printf '%s\n' \
 		'$(PYTHON) cannot make virtual environments: its module ensurepip is missing.' \
 		'Debian and Ubuntu: apt-get install python3-venv' >&2; exit 1; }
-	@echo "making a virtual environment in $(VENV) with $(PYTHON)"
+	@echo "making a virtual environment in $(VENV) with $(PYTHON); to fill it takes about a minute"
 	@rm -rf $(VENV)
 	@"$(PYTHON)" -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	@touch $@

@@ -47,7 +47,11 @@ def main() -> None:
         "--size", choices=SIZES, default="quick", help="how many rounds, and of what"
     )
     parser.add_argument("--uvloop", action="store_true", help="requests in process on uvloop")
-    parser.add_argument("--json", type=Path, help="also write the results to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        help="also write the results to this file; of some, into what it has of all",
+    )
     arguments: Any = parser.parse_args()
     if unknown := [name for name in arguments.names if name not in BENCHMARKS]:
         parser.error(f"there is no benchmark {', '.join(unknown)}: {', '.join(BENCHMARKS)}")
@@ -55,7 +59,7 @@ def main() -> None:
     report = Report(size.name)
     for name in arguments.names or BENCHMARKS:
         BENCHMARKS[name](report, size)
-    report.close(arguments.json)
+    report.close(arguments.json, only=arguments.names)
 
 
 if __name__ == "__main__":

@@ -117,9 +117,9 @@ def limit(report: Report, size: Size) -> None:
         ["warnings at the early end", *(str(ends[name][2]) for name in LIMITERS)],
     ]
     what = f"{count} children, limit {LIMIT}"
-    bars = [Bar.of(what, name, times[name], 0.6 if name == OURS else None) for name in LIMITERS]
-    report.goal(Goal(what, "time, of quattro", 0.6, times[OURS]))
-    report.goal(Goal(what, "bytes a waiting child", 500, exactly(sizes[OURS]), digits=0))
+    bars = [Bar.of(what, name, times[name], 0.85 if name == OURS else None) for name in LIMITERS]
+    report.goal(Goal(what, "time, of quattro", 0.85, times[OURS]))
+    report.goal(Goal(what, "bytes a waiting child", 1100, exactly(sizes[OURS]), digits=0))
     _, seconds, warnings_there = ends[OURS]
     rest = [abort_seconds(LIMITERS[OURS], count) for _ in range(size.least)]
     early = spread([seconds, *rest])

@@ -63,18 +63,26 @@ class Report:
         """Keep what came out for a goal, for the table of all of them."""
         self.goals.append(goal)
 
-    def close(self, path: Path | None) -> None:
-        """Print the goals, and write all of it, if there is a file to write it to."""
+    def close(self, path: Path | None, *, only: Sequence[str] = ()) -> None:
+        """Print the goals, and write all of it, if there is a file to write it to.
+
+        Args:
+            path: The file.
+            only: The benchmarks that were run, if some were left out: what the file has of the
+                others is kept, and it says which are newer.
+        """
         self.environment["took"] = f"{self._seconds()} s"
         rows = [goal.row() for goal in self.goals]
         print(f"\nGoals ({self._seconds()} s in all)\n\n{markdown(HEADER, rows)}", flush=True)
         if path is not None:
-            data = {
+            data: dict[str, Any] = {
                 "environment": self.environment,
                 "notes": self.notes,
                 "goals": [asdict(goal) for goal in self.goals],
                 "tables": self.tables,
             }
+            if only and path.exists():
+                data = _updated(json.loads(path.read_text("utf-8")), data, only)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -114,3 +122,16 @@ def _processor() -> str:
     except OSError:
         pass
     return platform.machine()
+
+
+def _updated(old: dict[str, Any], new: dict[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    """Return a result with what was measured anew in the place of what it had."""
+    there = new["environment"]
+    what = f"{', '.join(only)}: {there['date']}, {there['machine']}, {there['python']}"
+    goals = {(goal["what"], goal["measured_as"]): goal for goal in (*old["goals"], *new["goals"])}
+    return {
+        "environment": {**old["environment"], "measured anew": what},
+        "notes": [*dict.fromkeys((*old["notes"], *new["notes"]))],
+        "goals": [*goals.values()],
+        "tables": {**old["tables"], **new["tables"]},
+    }

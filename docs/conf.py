@@ -89,7 +89,7 @@ def shorten_names(app: Sphinx, doctree: nodes.document) -> None:
     """Show the types of attributes as signatures do: without the module, which is private."""
     del app
     for text in list(doctree.findall(nodes.Text)):
-        short = re.sub(r"\bquattro_(?:core|web)(?:\.\w+)*\._\w+\.(?=[A-Z])", "", text)
+        short = re.sub(r"\bquattro_(?:core|web)(?:\.\w+)*\._\w+(?:\.\w+)*\.(?=[A-Z])", "", text)
         if short != text:
             text.parent.replace(text, nodes.Text(short))
 

@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import uvicorn
 
-from example_app.settings import ConfigurationError, Settings
+from example_app.settings import LOOPBACK, ConfigurationError, Settings
+from example_app.store import check_database
 from example_app.targets import load_targets
 
 
@@ -42,10 +43,14 @@ def main() -> None:
         settings = Settings.from_environment()
         listener = _listen(settings)
         settings = replace(settings, port=listener.getsockname()[1])
-        load_targets(settings.targets, settings.url)  # a mistake in the file is told in one line
+        # A mistake in either is told in one line.
+        load_targets(settings.targets, settings.url)
+        check_database(settings.database)
     except (ConfigurationError, OSError) as exc:
         sys.exit(f"status board: {exc}")
     print(f"Status board: {settings.url}  (Ctrl-C ends it)", flush=True)
+    if settings.host not in LOOPBACK and not settings.hosts:
+        print("It answers to no other name than this, unless BOARD_HOSTS lists some.", flush=True)
     with suppress(KeyboardInterrupt):
         _serve(settings, listener)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
 from example_app import demo, routes, streams
@@ -27,6 +28,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.router.routes.extend(health_routes())
     app.mount("/static", StaticFiles(directory=routes.STATIC))
     app.add_middleware(BodyLimit)
+    # A page elsewhere may let its own name lead here, and would count as the board's own page then.
+    app.add_middleware(
+        TrustedHostMiddleware, allowed_hosts=settings.allowed_hosts, www_redirect=False
+    )
     install(
         app,
         pumps=pumps_of(settings),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Literal
 from uuid import uuid4
 
@@ -46,9 +47,14 @@ class ProbeError(Exception):
 
 
 def new_client(transport: httpx.AsyncBaseTransport | None = None) -> httpx.AsyncClient:
-    """Return the client for probes: no proxies, no redirects by itself, few connections."""
+    """Return the client for probes: no proxies, no redirects by itself, few connections.
+
+    It keeps no cookies: those of one target would be sent to others, as a host has the same ones at
+    each of its ports.
+    """
     return httpx.AsyncClient(
         transport=transport,
+        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         headers={"User-Agent": "status-board", "Accept-Encoding": "identity"},
         follow_redirects=False,
         limits=httpx.Limits(max_connections=50, max_keepalive_connections=10),
@@ -67,7 +73,7 @@ async def probe(client: httpx.AsyncClient, target: Target) -> Result:
     except TimeoutError:
         error = f"no answer within {target.timeout:g} s"
     except (ProbeError, httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
-        error = str(exc) or type(exc).__name__
+        error = _printable(str(exc)) or type(exc).__name__
     seconds = time.perf_counter() - start
     if status is not None and status >= 400:
         error = f"answered with status {status}"
@@ -77,6 +83,11 @@ async def probe(client: httpx.AsyncClient, target: Target) -> Result:
     return Result(
         target=target.name, at=at, state=state, seconds=seconds, status=status, error=error[:300]
     )
+
+
+def _printable(text: str) -> str:
+    """Return text without what a terminal or a page would obey: a target may be in it."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 async def _fetch(client: httpx.AsyncClient, url: httpx.URL) -> int:

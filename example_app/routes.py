@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, status
 from fastapi.responses import FileResponse
 
+from example_app.origin import is_own_page
 from example_app.probe import Result
 from example_app.settings import HERE, LOOPBACK
 from example_app.state import AppState, State, probe_and_report
-from example_app.store import TargetExistsError
+from example_app.store import BoardFullError, TargetExistsError
 from example_app.targets import MAX_TARGETS, Target
 from quattro_web.fastapi import AppTaskGroup, RequestTaskGroup
 
@@ -25,6 +26,8 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+# One of these is set by each proxy that is set up to say for whom it asks.
+PROXY_HEADERS = {"forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip"}
 
 router = APIRouter()
 
@@ -34,7 +37,7 @@ def _configured(state: State, name: str) -> Target:
     try:
         return state["board"].targets[name]
     except KeyError:
-        detail = f"no target of that name is configured: {name}"
+        detail = f"no target of that name is configured: {name!r}"
         raise HTTPException(status.HTTP_404_NOT_FOUND, detail) from None
 
 
@@ -47,12 +50,16 @@ async def _may_add(request: Request, state: AppState) -> None:
             detail = "adding targets takes the token of this board"
             headers = {"WWW-Authenticate": "Bearer"}
             raise HTTPException(status.HTTP_401_UNAUTHORIZED, detail, headers)
-    # The name in the address counts too: a page elsewhere may have its own name point to us.
-    elif settings.host not in LOOPBACK or request.url.hostname not in LOOPBACK:
+    # The name in the address counts too: a page elsewhere may have its own name point to us. And
+    # what a proxy of this machine passes on comes from anywhere.
+    elif (
+        settings.host not in LOOPBACK
+        or request.url.hostname not in LOOPBACK
+        or any(name in request.headers for name in PROXY_HEADERS)
+    ):
         detail = "this board takes targets from its own machine only, unless BOARD_TOKEN is set"
         raise HTTPException(status.HTTP_403_FORBIDDEN, detail)
-    # Browsers name the page that sends a request; what is no browser has no such header.
-    elif request.headers.get("Origin", own := f"http://{request.url.netloc}") != own:
+    elif not is_own_page(request):
         raise HTTPException(status.HTTP_403_FORBIDDEN, "targets are added on the board's own page")
 
 
@@ -76,14 +83,11 @@ async def check(
 async def add_target(target: Target, state: AppState, app_tg: AppTaskGroup) -> Target:
     """Add a target. Its first probe outlives this response: the app's task group runs it."""
     board = state["board"]
-    if len(board.targets) >= MAX_TARGETS:
-        raise HTTPException(
-            status.HTTP_409_CONFLICT, f"a board holds at most {MAX_TARGETS} targets"
-        )
     try:
-        if target.name in board.targets:
-            raise TargetExistsError
-        await state["store"].add_target(target)
+        await state["store"].add_target(target, board.targets)
+    except BoardFullError:
+        detail = f"a board holds at most {MAX_TARGETS} targets"
+        raise HTTPException(status.HTTP_409_CONFLICT, detail) from None
     except TargetExistsError:
         detail = f"there is a target of that name already: {target.name}"
         raise HTTPException(status.HTTP_409_CONFLICT, detail) from None

@@ -6,10 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 
+import anyio
+from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect, WebSocketException, status
 from fastapi.responses import StreamingResponse
 
 from example_app.board import Board, Event, Row, Snapshot, Subscription
+from example_app.origin import is_own_page
 from example_app.probe import Result
 from example_app.state import AppState
 from quattro_web.fastapi import RequestTaskGroup
@@ -27,40 +30,45 @@ async def events(tg: RequestTaskGroup, state: AppState) -> StreamingResponse:
 
     The feeder is a background task of the request: it is gone as soon as the browser is.
     """
-    chunks: asyncio.Queue[str | None] = asyncio.Queue(maxsize=1)
-    tg.create_background_task(_feed(state["board"], chunks))
+    send, receive = anyio.create_memory_object_stream[str](1)
+    tg.create_background_task(_feed(state["board"], send))
     return StreamingResponse(
-        _chunks(chunks),
+        _chunks(receive),
         media_type="text/event-stream",
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
     )
 
 
-async def _feed(board: Board, chunks: asyncio.Queue[str | None]) -> None:
-    await chunks.put(f"retry: {RETRY_MS}\n\n")
-    with board.subscribe() as subscription:
-        while True:
-            try:
-                async with asyncio.timeout(HEARTBEAT):
-                    event = await subscription.next()
-            except TimeoutError:
-                await chunks.put("event: heartbeat\ndata: {}\n\n")
-                continue
-            if event is None:
-                break
-            await chunks.put(f"event: {NAMES[type(event)]}\ndata: {event.model_dump_json()}\n\n")
-    await chunks.put(None)
+async def _feed(board: Board, chunks: ObjectSendStream[str]) -> None:
+    # The stream ends, however the feeder does; the error is that of a browser that has left.
+    async with chunks:
+        with suppress(anyio.BrokenResourceError), board.subscribe() as subscription:
+            await chunks.send(f"retry: {RETRY_MS}\n\n")
+            while True:
+                try:
+                    async with asyncio.timeout(HEARTBEAT):
+                        event = await subscription.next()
+                except TimeoutError:
+                    await chunks.send("event: heartbeat\ndata: {}\n\n")
+                    continue
+                if event is None:
+                    return
+                data = event.model_dump_json()
+                await chunks.send(f"event: {NAMES[type(event)]}\ndata: {data}\n\n")
 
 
-async def _chunks(chunks: asyncio.Queue[str | None]) -> AsyncIterator[str]:
-    while (chunk := await chunks.get()) is not None:
-        yield chunk
+async def _chunks(chunks: ObjectReceiveStream[str]) -> AsyncIterator[str]:
+    async with chunks:
+        async for chunk in chunks:
+            yield chunk
 
 
 @router.websocket("/follow/{name}")
 async def follow(websocket: WebSocket, name: str, tg: RequestTaskGroup, state: AppState) -> None:
     """Send the latest result of one target, and then each new one, until the client leaves."""
     board = state["board"]
+    if not is_own_page(websocket):
+        raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "not from the board's own page")
     if name not in board.targets:
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "no target of that name")
     await websocket.accept()

@@ -1,4 +1,4 @@
-"""What runs a map: workers that pull items, and the results that wait for a consumer."""
+"""What `TaskGroup.map` does: workers that pull items, and the results that wait for a consumer."""
 
 from __future__ import annotations
 
@@ -7,19 +7,131 @@ from asyncio import CancelledError
 from asyncio.events import _get_running_loop
 from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
-from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from contextlib import suppress
+from contextvars import Context, copy_context
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-from quattro_core._map_slot import EMPTY, Slot
-
-if TYPE_CHECKING:
-    from quattro_core._taskgroup import TaskGroup
+from quattro_core._limits import Slots
 
 T = TypeVar("T")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
+_EMPTY: Any = object()
 _END: Any = object()
 _CUT = "the map was cut short: its TaskGroup has ended, or a background task of it was cancelled"
+
+
+class MapGroup(Protocol):
+    """What a map needs of its task group."""
+
+    _loop: asyncio.AbstractEventLoop
+    _aborting: bool
+    _background: dict[asyncio.Task[Any], bool] | None
+    _slots: Slots | None
+
+    def _check_state(self) -> None: ...
+    def _background_tasks(self) -> dict[asyncio.Task[Any], bool]: ...
+    def _dismiss_one(self, task: asyncio.Task[Any]) -> None: ...
+    def _take_back_cancel(self, failure: BaseException) -> bool: ...
+    def create_background_task(
+        self, coro: Coroutine[Any, Any, T], *, name: str, context: Context
+    ) -> asyncio.Task[T]: ...
+
+
+class MapResults(Generic[R_co]):
+    """The results of `TaskGroup.map`: an asynchronous iterator, and a context manager.
+
+    ::
+
+        async with group.map(fetch, urls, limit=10) as pages:
+            async for page in pages: ...
+
+    Who leaves the block, calls `aclose`, or lets go of the object ends the work that is still being
+    done, and no more items are pulled. Several tasks may iterate over it at once, and each result
+    goes to one of them. When there is none left, or it was closed, it stays at its end.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("__weakref__", "_run")
+
+    def __init__(self, run: MapRun[Any, R_co]) -> None:
+        self._run = run
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R_co:
+        """Return the next result.
+
+        Raises:
+            RuntimeError: If the group is not open when the iteration begins; if it ends while a
+                task that it does not know of iterates; in another thread.
+            asyncio.CancelledError: If the group has failed or was cancelled, also in a task that
+                the group does not know of.
+
+        .. versionadded:: 0.1
+        """
+        run = self._run
+        if _get_running_loop() is not run.loop:
+            run.check_thread()
+        results = run.results
+        if not (results and results[0].value is not _EMPTY) and not await run.ready():
+            raise StopAsyncIteration
+        return run.take()
+
+    async def aclose(self) -> None:
+        """Cancel the calls that are running, and wait for their clean-up. Results are dropped.
+
+        One of those calls may do it as well, and does not wait then.
+
+        Raises:
+            RuntimeError: In another thread than that of the event loop.
+
+        .. versionadded:: 0.1
+        """
+        self._run.check_thread()
+        self._run.stop()
+        workers = self._run.workers
+        # A call of the map does not wait: not for itself, nor for one that would wait for it.
+        if asyncio.current_task() in workers:
+            return
+        cancelled: CancelledError | None = None
+        try:
+            while workers:
+                try:
+                    await asyncio.wait(workers)
+                except CancelledError as exc:
+                    cancelled = exc
+            if cancelled is not None:
+                raise cancelled
+        finally:
+            del cancelled  # it refers to this frame
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        et: type[BaseException] | None,
+        exc: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        run = self._run
+        if not run.workers:
+            return
+        run.is_stopped = True
+        if _get_running_loop() is run.loop:
+            run.stop()
+            return
+        # The garbage collector is at work in another thread, or the loop has stopped.
+        with suppress(RuntimeError):  # it is closed
+            run.loop.call_soon_threadsafe(run.stop)
 
 
 class MapRun(Generic[T, R]):
@@ -32,7 +144,7 @@ class MapRun(Generic[T, R]):
 
     def __init__(
         self,
-        group: TaskGroup,
+        group: MapGroup,
         function: Callable[[T], Coroutine[Any, Any, R]],
         iterable: Iterable[T] | AsyncIterable[T],
         *,
@@ -58,6 +170,7 @@ class MapRun(Generic[T, R]):
         self.results: deque[Slot[R]] = deque()
         self._consumers: deque[asyncio.Future[None]] = deque()
         self._has_started = self._is_exhausted = self._is_cut = False
+        self._failure: BaseException | None = None  # of a call, or of the iterable
 
     # What consumers call
 
@@ -69,8 +182,34 @@ class MapRun(Generic[T, R]):
 
     async def ready(self) -> bool:
         """Wait until a result can be taken; tells that none will come. The first call starts it."""
+        slots = self._group._slots
+        if slots is None:
+            return await self._ready()
+        task = asyncio.current_task()
+        assert task is not None
+        slots.lend(task)
+        try:
+            while await self._ready():
+                await slots.come_back(task)
+                if self._has_result:  # nobody else has taken it meanwhile
+                    return True
+                slots.lend(task)
+            await slots.come_back(task)
+        except CancelledError:
+            self.tell()  # the result is for the next
+            raise
+        else:
+            return False
+        finally:
+            slots.hurry_back(task)
+
+    @property
+    def _has_result(self) -> bool:
+        return bool(self.results) and self.results[0].value is not _EMPTY
+
+    async def _ready(self) -> bool:
         results = self.results
-        while not (results and results[0].value is not EMPTY):
+        while not (results and results[0].value is not _EMPTY):
             if not (self._has_started or self.is_stopped):
                 self._group._check_state()
                 self._has_started = True
@@ -78,19 +217,33 @@ class MapRun(Generic[T, R]):
                 continue
             if self._is_cut or not (self.workers or self._is_exhausted or self.is_stopped):
                 if self._group._aborting:
+                    self._raise_failure()
                     # An error of ours would stand beside the one that has aborted the group.
                     msg = "the TaskGroup of the map has failed, or was cancelled"
                     raise CancelledError(msg)
                 raise RuntimeError(_CUT)
             if not self.workers or self.is_stopped:
                 return False
-            await self._news()
+            try:
+                await self._news()
+            except CancelledError:
+                self._raise_failure()
+                raise
         return True
+
+    def _raise_failure(self) -> None:
+        """Raise what has failed, if who is cancelled for it is better told of it as itself."""
+        failure, self._failure = self._failure, None
+        try:
+            if failure is not None and self._group._take_back_cancel(failure):
+                raise failure
+        finally:
+            del failure  # it refers to this frame
 
     def take(self) -> R:
         """Take the result that is ready, and set its worker free."""
         slot = self.results.popleft()
-        value, slot.value = slot.value, EMPTY
+        value, slot.value = slot.value, _EMPTY
         taken = slot.taken
         if taken is not None and not taken.done():
             self._room -= self._ordered  # the place is its worker's
@@ -119,9 +272,13 @@ class MapRun(Generic[T, R]):
             self.tell()  # what was for this one is for the next
             raise
 
+    def has_consumer(self, future: object) -> bool:
+        """Whether this is what a consumer waits for."""
+        return future in self._consumers
+
     def tell(self) -> None:
         """Wake a consumer, if there is a result for one."""
-        if not (self.results and self.results[0].value is not EMPTY):
+        if not (self.results and self.results[0].value is not _EMPTY):
             return
         while self._consumers:
             consumer = self._consumers.popleft()
@@ -151,6 +308,8 @@ class MapRun(Generic[T, R]):
         # The group was told first: if this is a failure, its parent and children are cancelled.
         self.workers.discard(task)
         if task.cancelled() or task.exception() is not None:
+            if not self._is_cut and not self.is_stopped and not task.cancelled():
+                self._failure = task.exception()
             self._is_cut = self._is_cut or not self.is_stopped
             self.stop()
         elif not self.workers:
@@ -168,7 +327,7 @@ class MapRun(Generic[T, R]):
             while item is not _END:
                 value = await function(item)
                 if self.is_stopped or is_dismissed(task):
-                    raise CancelledError  # the call has held up the cancellation
+                    raise _cancelled(task)  # the call has held up the cancellation
                 slot.value = value
                 if not self._ordered:
                     self.results.append(slot)
@@ -202,7 +361,7 @@ class MapRun(Generic[T, R]):
                 return item
             self._start(mate, item)
             if self._is_over(task):  # by the first step of an eager one
-                raise CancelledError
+                raise _cancelled(task)
         if self._limit > 1:
             await asyncio.sleep(0)  # calls begin in the order of the items
         return await self._pull(slot, task)
@@ -224,7 +383,7 @@ class MapRun(Generic[T, R]):
         finally:
             self._room += self._ordered
         if self._is_over(task):
-            raise CancelledError  # as above
+            raise _cancelled(task)  # as above
         if self._ordered:
             self.results.append(slot)
         return item
@@ -247,3 +406,19 @@ class MapRun(Generic[T, R]):
         """Tell whether the worker was cancelled on behalf of the group or of the consumer."""
         background = self._group._background
         return self.is_stopped or self._group._aborting or bool(background and background.get(task))
+
+
+def _cancelled(task: asyncio.Task[None]) -> CancelledError:
+    """Return what a worker raises that is to end, and did not see it or is not cancelled yet."""
+    task.cancel()  # its group may have put that off, until a thread has ended
+    return CancelledError()
+
+
+class Slot(Generic[R]):
+    """The place that a worker has among the results: for one at a time, until it is taken."""
+
+    __slots__ = ("taken", "value")
+
+    def __init__(self) -> None:
+        self.value: R = _EMPTY
+        self.taken: asyncio.Future[None] | None = None

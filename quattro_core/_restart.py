@@ -5,10 +5,32 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-from quattro_core._supervised import RestartLimitError
+
+class RestartLimitError(RuntimeError):
+    """A supervised function has failed more often than its `RestartPolicy` allows.
+
+    Not an exception group itself, which ``except*`` could not name; one is its cause.
+
+    Attributes:
+        errors: Every failure since the begin of the time that the policy counts, the first one
+            first.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, message: str, errors: Sequence[Exception] = ()) -> None:
+        super().__init__(message, errors)
+        self.errors: tuple[Exception, ...] = tuple(errors)
+        if errors:
+            self.__cause__: BaseException | None = ExceptionGroup(
+                "its failures, one after the other", errors
+            )
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,23 +6,84 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from typing import Literal
+from datetime import UTC, datetime
+from enum import StrEnum
+from functools import partial
+from types import FunctionType
+from typing import Any, Literal, cast
 
-from quattro_core._progress import Progress
 from quattro_core._restart import RestartPolicy, Restarts, checked_restart
-from quattro_core._supervised import SupervisorState, TaskReturnedError, TaskStatus
-from quattro_core._supervised_function import (
-    as_error,
-    checked_policy,
-    current_task,
-    is_closed,
-    name_of,
-    takes_status,
-)
 
 OnFailure = Literal["stop", "restart", "ignore"]
 OnReturn = Literal["stop", "restart", "ok"]
+
+
+class SupervisorState(StrEnum):
+    """What the function of a `Supervisor` does.
+
+    .. versionadded:: 0.1
+    """
+
+    WAITING = "waiting"
+    """`Supervisor.run` was not called yet."""
+    STARTING = "starting"
+    """It runs, but has not said yet that it is ready."""
+    RUNNING = "running"
+    BACKING_OFF = "backing off"
+    """It has failed or returned, and is started again in a while."""
+    RETURNED = "returned"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class TaskStatus:
+    """What a supervised function gets as its parameter ``task_status``, to say that it is ready.
+
+    The name is that of anyio and trio, whose functions for ``start()`` can be supervised as well.
+
+    .. versionadded:: 0.1
+    """
+
+    __slots__ = ("_loop", "_ready")
+
+    def __init__(self, ready: Callable[[], None]) -> None:
+        self._ready: Callable[[], None] | None = ready
+        self._loop = asyncio.get_running_loop()
+
+    def started(self, value: object = None) -> None:
+        """Say that the function is ready, once in each of its runs.
+
+        Args:
+            value: As in anyio; nothing is done with it.
+
+        Raises:
+            RuntimeError: If it was said before, or in another thread than the event loop's.
+
+        .. versionadded:: 0.1
+        """
+        del value
+        try:
+            is_own = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_own = False
+        if not is_own:
+            msg = (
+                "started() was called in another thread than the event loop's: "
+                "call loop.call_soon_threadsafe(task_status.started)"
+            )
+            raise RuntimeError(msg)
+        if self._ready is None:
+            msg = "started() was called before: it is for once in each run"
+            raise RuntimeError(msg)
+        ready, self._ready = self._ready, None
+        ready()
+
+
+class TaskReturnedError(RuntimeError):
+    """A supervised function has returned, although it was to run for ever.
+
+    .. versionadded:: 0.1
+    """
 
 
 class Supervisor:
@@ -205,14 +266,16 @@ class Supervisor:
             await self._back_off(error)
             return False
         if policy == "stop":
-            raise error or TaskReturnedError(f"{self.name} has returned, but is to run for ever")
+            if error is None:  # an error may well be false
+                error = TaskReturnedError(f"{self.name} has returned, but is to run for ever")
+            raise error
         if error is not None:
             self._logger.error("%s failed, and is let go", self.name, exc_info=error)
         self._progress.end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED)
         return True
 
     async def _back_off(self, error: Exception | None) -> None:
-        counted = error or TaskReturnedError(f"{self.name} has returned")
+        counted = TaskReturnedError(f"{self.name} has returned") if error is None else error
         delay = self._recent.count(asyncio.get_running_loop().time(), counted)
         self._progress.set(SupervisorState.BACKING_OFF)
         self._logger.warning(
@@ -225,3 +288,167 @@ class Supervisor:
         )
         await asyncio.sleep(delay)
         self._restarts += 1
+
+
+class Progress:
+    """How far a supervised function has come.
+
+    Args:
+        name: The name of the function.
+
+    Attributes:
+        state: What it does.
+        since: Since when, in UTC.
+        last_error: Its last failure; None if there was none.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.state: SupervisorState = SupervisorState.WAITING
+        self.since: datetime = datetime.now(UTC)
+        self.last_error: Exception | None = None
+        self._told = asyncio.Event()
+        self._has_started = False
+        self._raised: BaseException | None = None
+
+    def set(self, state: SupervisorState) -> None:
+        """Take note of what it does from now on."""
+        self.state = state
+        self.since = datetime.now(UTC)
+
+    def ready(self) -> None:
+        """Take note that it is ready, and tell those who wait for that."""
+        self.set(SupervisorState.RUNNING)
+        self._has_started = True
+        self._told.set()
+
+    def end(self, state: SupervisorState, exc: BaseException | None = None) -> None:
+        """Take note of its end, and of what comes out of it: nothing more is to be waited for."""
+        self.set(state)
+        if not self._has_started:
+            self._raised = exc
+        self._told.set()
+
+    async def wait_started(self, timeout: float | None) -> None:  # noqa: ASYNC109  # its error tells
+        """Wait until it has been ready once, or has ended.
+
+        Args:
+            timeout: For how many seconds. None means for ever.
+
+        Raises:
+            TimeoutError: If it is not ready in time.
+            Exception: What has come out of it, if that was before.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                await self._told.wait()
+        except TimeoutError:
+            what = "called task_status.started()"
+            if self.state is SupervisorState.WAITING:
+                what = "been run: nobody has called run()"
+            msg = f"{self._name} has not {what} within {timeout:g} s"
+            if self.last_error is not None:
+                msg += f"; its last error was {self.last_error!r}"
+            raise TimeoutError(msg) from self.last_error
+        if self._raised is not None:
+            if isinstance(self._raised, asyncio.CancelledError):
+                msg = f"{self._name} was cancelled before it has started"
+                raise RuntimeError(msg)
+            raise self._raised
+
+
+def takes_status(function: Callable[..., object], name: str) -> bool:
+    """Return whether a function has the parameter ``task_status``.
+
+    Raises:
+        TypeError: If it is not a function, yields, blocks, or needs other arguments.
+    """
+    if inspect.iscoroutine(function):
+        function.close()
+        msg = f"a Supervisor takes a function, got the coroutine {function!r}: leave out the call"
+        raise TypeError(msg)
+    if not callable(function):
+        msg = f"a Supervisor takes an async function, got {function!r}"
+        raise TypeError(msg)
+    if inspect.isasyncgenfunction(function):
+        msg = f"{name} is an async generator: nothing awaits it, leave out the yield"
+        raise TypeError(msg)
+    if _blocks(function):
+        msg = (
+            f"{name} is a def function, which would block the event loop: make it async def, with "
+            "asyncio.to_thread(...) for what blocks; or, if it returns an awaitable, say so in its "
+            "annotation"
+        )
+        raise TypeError(msg)
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # a builtin that tells nothing of itself
+        return False
+    own = [p for p in parameters if p.name == "task_status"]
+    others = [
+        p.name
+        for p in parameters
+        if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) and p not in own
+    ]
+    if others:
+        msg = f"{name} takes {', '.join(others)}: bind them with functools.partial"
+        raise TypeError(msg)
+    if own and own[0].kind is inspect.Parameter.POSITIONAL_ONLY:
+        msg = f"{name} takes task_status by position only, but gets it by its name"
+        raise TypeError(msg)
+    return bool(own)
+
+
+def name_of(function: object) -> str:
+    """Return the name of a function, as its author knows it."""
+    while isinstance(function, partial):
+        function = function.func
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def as_error(exc: BaseException, name: str) -> Exception:
+    """Return an error for what is none: left as it is, it would end more than the function."""
+    if isinstance(exc, Exception):
+        return exc
+    if isinstance(exc, asyncio.CancelledError):
+        error = RuntimeError(f"{name} was cancelled by something it awaited")
+    else:
+        error = RuntimeError(f"{name} raised {exc!r}")
+    error.__cause__ = exc
+    return error
+
+
+def is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
+    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
+    if not isinstance(exc, GeneratorExit):
+        return False
+    try:
+        return asyncio.current_task() is not task
+    except RuntimeError:  # the event loop has ended
+        return True
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the current task, where there is one for sure."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def checked_policy(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """Return a policy that was given as argument *name*, if it is one of the choices."""
+    if value not in choices:
+        msg = f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}"
+        raise ValueError(msg)
+    return value
+
+
+def _blocks(function: object) -> bool:
+    """Tell whether a function does its work by being called, so that nothing could be awaited."""
+    while isinstance(function, partial):
+        function = function.func
+    function = inspect.unwrap(function) if callable(function) else function
+    return (
+        isinstance(function, FunctionType)
+        and function.__name__ != "<lambda>"
+        and not inspect.iscoroutinefunction(function)
+        and function.__annotations__.get("return") in (None, "None")
+    )

@@ -1,6 +1,7 @@
 """Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
 
 from quattro_core import (
+    LimitDeadlockError,
     MapResults,
     RestartLimitError,
     RestartPolicy,
@@ -9,8 +10,9 @@ from quattro_core import (
     TaskStatus,
     TooManyWaitingError,
 )
-from quattro_web._app_group import AppGroup, app_task_group, shutdown_event
-from quattro_web._collection import Pumps
+from quattro_web._app.group import AppTaskGroup, app_task_group, begin_shutdown, shutdown_event
+from quattro_web._app.health import AppHealth, PumpHealth, PumpState, app_health, health_routes
+from quattro_web._app.lifespan import task_group_lifespan
 from quattro_web._errors import (
     AppBusyError,
     DeadlineExceededError,
@@ -18,33 +20,32 @@ from quattro_web._errors import (
     PumpFailedError,
     ShuttingDownError,
 )
-from quattro_web._file_lock import FileLock
-from quattro_web._grace import ShutdownGrace
-from quattro_web._health import AppHealth, PumpHealth, PumpState, app_health
-from quattro_web._health_routes import health_routes
 from quattro_web._install import install
-from quattro_web._interrupt import (
+from quattro_web._locks.base import Lease, LockClaim, LockLostError, OnceLock
+from quattro_web._locks.file import FileLock
+from quattro_web._middleware import TaskGroupMiddleware
+from quattro_web._pumps.pump import Pump
+from quattro_web._pumps.pumps import Pumps
+from quattro_web._request.cancellation import (
     cancel_on_disconnect,
     cancel_reason,
     set_deadline,
+    time_left,
     uninterrupted,
 )
-from quattro_web._lifespan import task_group_lifespan
-from quattro_web._middleware import TaskGroupMiddleware
-from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock
-from quattro_web._pumps import Pump
-from quattro_web._reason import CancelReason
-from quattro_web._request_group import request_task_group, set_concurrency_limit
-from quattro_web._shutdown import ShutdownEvent
+from quattro_web._request.exchange import request_task_group, set_concurrency_limit
+from quattro_web._request.state import CancelReason
+from quattro_web._shutdown.state import ShutdownEvent, ShutdownGrace
 
 __all__ = [
     "AppBusyError",
-    "AppGroup",
     "AppHealth",
+    "AppTaskGroup",
     "CancelReason",
     "DeadlineExceededError",
     "FileLock",
     "Lease",
+    "LimitDeadlockError",
     "LockClaim",
     "LockLostError",
     "MapResults",
@@ -67,6 +68,7 @@ __all__ = [
     "TooManyWaitingError",
     "app_health",
     "app_task_group",
+    "begin_shutdown",
     "cancel_on_disconnect",
     "cancel_reason",
     "health_routes",
@@ -76,5 +78,6 @@ __all__ = [
     "set_deadline",
     "shutdown_event",
     "task_group_lifespan",
+    "time_left",
     "uninterrupted",
 ]

@@ -40,6 +40,9 @@ class ShuttingDownError(HTTPException):
 class AppBusyError(TooManyWaitingError, HTTPException):
     """As much handed-over work is waiting as may: 503 Service Unavailable, with Retry-After.
 
+    Work that the same request has handed over before goes on, and a client that tries again hands
+    it over once more. `AppTaskGroup.create_tasks` hands over all or nothing.
+
     It goes to the app's exception handlers: one for this class, for `TooManyWaitingError`, for
     status 503 or for `starlette.exceptions.HTTPException`.
 

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_core import SharedLimit
-from quattro_web import _failures
-from quattro_web._app_run import AppRun
-from quattro_web._app_settings import AppSettings
-from quattro_web._arguments import checked_header, checked_limit, checked_seconds
-from quattro_web._ended import EndedRequest
-from quattro_web._exchange import Exchange
-from quattro_web._grace import ShutdownGrace
-from quattro_web._health import register
-from quattro_web._lifespan import serve_lifespan
-from quattro_web._patience import Patience
-from quattro_web._pumps import Pump, PumpFunction
-from quattro_web._scope import REQUEST
-from quattro_web._settings import Settings, current_loop
-from quattro_web._watch import Watch
+from quattro_web._app.lifespan import serve_lifespan
+from quattro_web._app.lookup import register
+from quattro_web._app.run import AppRun, AppSettings
+from quattro_web._pumps.pump import Pump, PumpFunction
+from quattro_web._request.deadlines import Deadlines
+from quattro_web._request.exchange import EndedRequest, Exchange, Settings
+from quattro_web._request.failures import answer_error, end_request
+from quattro_web._request.handlers import exited
+from quattro_web._request.watch import Watch, WatchTimer
+from quattro_web._shutdown.state import ShutdownGrace
+from quattro_web._util.arguments import checked_limit
+from quattro_web._util.asyncio import current_loop
+from quattro_web._util.scope import REQUEST, RUN
 
 logger = logging.getLogger("quattro_web")
 
@@ -38,33 +35,21 @@ class TaskGroupMiddleware:
 
     Args:
         app: The ASGI app.
-        pumps: What runs as long as the app does: async functions, or `Pump`, in a list or in a
-            `Pumps` collection. Started when the app has completed its start-up, ended before it
-            begins its shutdown.
-        concurrency_limit: How many children of one request may run at once. None means no limit.
-        total_limit: How many children of all requests together may run at once; the others wait.
-            None means no limit.
-        max_waiting: How many children may wait for the *total_limit*. The request of one more is
-            answered with a 503 and Retry-After, unless the app answers `TooManyWaitingError`
-            otherwise. None means no limit.
-        cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
-            `quattro_web.cancel_on_disconnect`, which says so for one request.
-        deadline: After how many seconds an HTTP request is cancelled and answered with a 504; see
-            `quattro_web.set_deadline`, which says so for one request. None means no deadline.
-        deadline_header: The name of a request header in which a client may give a shorter one, in
-            seconds. A value that is no positive number is ignored. None means no such header.
-        app_concurrency_limit: How much handed-over work (`app_task_group`) may run at once; the
-            rest waits. None means no limit.
-        app_max_waiting: How much of it may wait for that limit. The request that hands over more
-            is answered with a 503, as with *max_waiting*. None means no limit.
-        shutdown_grace: The seconds that each part of a shutdown may take. None means the defaults
-            of `ShutdownGrace`.
+        pumps: As with `install`, like all that follow.
+        concurrency_limit: A limit on the children of one request.
+        total_limit: A limit on the children of all requests together.
+        max_waiting: How many children may wait for that.
+        cancel_on_disconnect: Whether a request is cancelled when its client leaves.
+        deadline: The seconds until a response begins.
+        stream_deadline: The seconds until a stream is complete.
+        deadline_header: A request header with a shorter deadline.
+        app_concurrency_limit: A limit on handed-over work.
+        app_max_waiting: How much of it may wait for that.
+        shutdown_grace: The seconds of a shutdown.
 
     Raises:
-        TypeError: If a pump is not a function or takes other arguments; if another argument is of
-            a wrong type.
-        ValueError: If a limit is below 1, or there is none to wait for; if two pumps have the same
-            name or lock; if *deadline* is not positive and finite; if *deadline_header* is no name.
+        TypeError: As `install`, of an option.
+        ValueError: As `install`.
 
     .. versionadded:: 0.1
     """
@@ -78,7 +63,8 @@ class TaskGroupMiddleware:
         total_limit: int | None = None,
         max_waiting: int | None = None,
         cancel_on_disconnect: bool = False,
-        deadline: float | None = None,
+        deadline: float | Mapping[str, float | None] | None = None,
+        stream_deadline: float | Mapping[str, float | None] | None = None,
         deadline_header: str | None = None,
         app_concurrency_limit: int | None = None,
         app_max_waiting: int | None = None,
@@ -101,10 +87,8 @@ class TaskGroupMiddleware:
         self._settings = Settings(concurrency_limit, shared)
         self._requests = self._settings.requests
         self._cancel_on_disconnect = cancel_on_disconnect
-        self._deadline = checked_seconds("deadline", deadline)
-        self._deadline_header = checked_header("deadline_header", deadline_header)
-        self._patience = Patience(self._requests)
-        self._has_deadline = bool(deadline or deadline_header)
+        self._deadlines = Deadlines(deadline, stream_deadline, deadline_header)
+        self._watch_timer = WatchTimer(self._requests)
         self._ended = EndedRequest(self._settings)
         self._never_started = bool(len(self._app_settings.pumps))
         # Whether a request needs more than its exchange: most apps' requests don't.
@@ -121,21 +105,31 @@ class TaskGroupMiddleware:
         error = None
         try:
             if self._is_special or outer is not None:
-                self._begin(exchange, scope, outer)
+                self._prepare(exchange, scope, outer)
             try:
                 await self.app(scope, exchange.receive, exchange.send)
             except BaseException as exc:
-                if not exchange.was_cut_off(exc):
-                    if exchange.tasks is None:
+                if not exchange.takes_cut_off(exc):
+                    if exchange.tasks is None and not isinstance(exc, _TELLING):
                         raise
-                    error = exc
-            if exchange.tasks is not None and (error is not None or not exchange.lets_go()):
-                await _failures.end(exchange, exchange.tasks, error)
+                    error = exited(exc) if isinstance(exc, SystemExit) else exc
+            if exchange.tasks is not None:
+                if error is not None or not exchange.drop_finished_group():
+                    await end_request(exchange, exchange.tasks, error)
+            elif error is not None:
+                await answer_error(exchange, scope, error)
+            elif exchange.held is not None:
+                await exchange.send_start(exchange.held)  # the server has more to say of it
         finally:
             error = None  # it refers to this frame
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
-            if exchange.tasks is not None or exchange.watch is not None or outer is not None:
+            if (
+                exchange.tasks is not None
+                or exchange.watch is not None
+                or outer is not None
+                or exchange.opened_gate is not None
+            ):
                 await exchange.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,7 +139,7 @@ class TaskGroupMiddleware:
         else:
             await self.app(scope, receive, send)
 
-    def _begin(
+    def _prepare(
         self, exchange: Exchange, scope: Scope, outer: Exchange | EndedRequest | None
     ) -> None:
         """Do for a request what only some need."""
@@ -160,15 +154,19 @@ class TaskGroupMiddleware:
                 if outer.watch is not None:
                     outer.watch.move_to(exchange, scope)
         if self._cancel_on_disconnect:
-            self._patience.begin(exchange)
-        if self._has_deadline:
+            self._watch_timer.begin(exchange)
+        if self._deadlines.are_any and scope["type"] == "http":
             self._set_deadline(exchange, scope)
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._set_started()
         run = AppRun(self._app_settings, self._settings.requests)
         runs, loop = self._settings.runs, current_loop()
-        if loop is not None:
+        if loop in runs and "state" in scope:
+            # Another server of this event loop runs the app as well: its requests tell them apart.
+            run.is_told_by_state = True
+            scope["state"][RUN] = run
+        elif loop is not None:
             runs[loop] = run
         register(scope.get("app", self), run)
         try:
@@ -180,7 +178,7 @@ class TaskGroupMiddleware:
 
     @property
     def _is_cancelling(self) -> bool:
-        return self._cancel_on_disconnect or self._has_deadline
+        return self._cancel_on_disconnect or self._deadlines.are_any
 
     def _set_started(self) -> None:
         self._never_started = False
@@ -196,19 +194,19 @@ class TaskGroupMiddleware:
         )
 
     def _set_deadline(self, exchange: Exchange, scope: Scope) -> None:
-        deadline = self._deadline_of(scope) if scope["type"] == "http" else None
-        if deadline is not None:
-            if exchange.watch is None:
-                exchange.watch = Watch(exchange, scope)
-            exchange.watch.deadline(deadline)
-
-    def _deadline_of(self, scope: Scope) -> float | None:
-        for name, value in scope["headers"] if self._deadline_header else ():
-            if name == self._deadline_header:
-                with suppress(ValueError):
-                    asked = checked_seconds("deadline", float(value))
-                    return min(asked or math.inf, self._deadline or math.inf)
-        return self._deadline
+        limits, asked = self._deadlines.of(scope), self._deadlines.asked_for(scope)
+        if exchange.watch is None:
+            if asked is None and (limits is None or limits[0] is None):
+                return
+            exchange.watch = Watch(exchange, scope)
+        # That of the app around this one counts where nothing is said here.
+        if limits is not None:
+            exchange.watch.deadline(*limits)
+        if asked is not None:
+            exchange.watch.shorten_deadline(asked)
 
 
 _KINDS = frozenset({"http", "websocket"})
+
+# What may stand for something else that has failed.
+_TELLING = (BaseExceptionGroup, SystemExit)

@@ -1,4 +1,7 @@
-"""The task groups as FastAPI dependencies."""
+"""The task groups and the shutdown event, as parameters of FastAPI handlers and dependencies.
+
+One rule for the names: ``quattro_web.fastapi.X`` is ``quattro_web.X``, injected by FastAPI.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,10 @@ from typing import Annotated
 from starlette.requests import HTTPConnection
 
 from quattro_core import TaskGroup
-from quattro_web import _app_group, _interrupt, _request_group, _shutdown
-from quattro_web._arguments import checked_limit, checked_seconds
+from quattro_web._app import group as app_group
+from quattro_web._request import cancellation, exchange
+from quattro_web._shutdown import state
+from quattro_web._util.arguments import checked_limit, checked_seconds, checked_stream
 
 try:
     from fastapi import Depends, params
@@ -39,10 +44,10 @@ async def get_request_task_group(conn: HTTPConnection) -> TaskGroup:
 
     .. versionadded:: 0.1
     """
-    return _request_group.request_task_group(conn)
+    return exchange.request_task_group(conn)
 
 
-async def get_app_task_group(conn: HTTPConnection) -> _app_group.AppGroup:
+async def get_app_task_group(conn: HTTPConnection) -> app_group.AppTaskGroup:
     """Return the group that `AppTaskGroup` stands for: its key in ``dependency_overrides``.
 
     Raises:
@@ -50,7 +55,7 @@ async def get_app_task_group(conn: HTTPConnection) -> _app_group.AppGroup:
 
     .. versionadded:: 0.1
     """
-    return _app_group.app_task_group(conn)
+    return app_group.app_task_group(conn)
 
 
 RequestTaskGroup = Annotated[TaskGroup, Depends(get_request_task_group)]
@@ -66,36 +71,39 @@ See `quattro_web.request_task_group`.
 .. versionadded:: 0.1
 """
 
-AppTaskGroup = Annotated[_app_group.AppGroup, Depends(get_app_task_group)]
-"""The app's task group, for work that outlives the response. See `quattro_web.app_task_group`.
+AppTaskGroup = Annotated[app_group.AppTaskGroup, Depends(get_app_task_group)]
+"""The app's task group, for work that outlives the response: `quattro_web.AppTaskGroup`, injected.
+
+See `quattro_web.app_task_group`.
 
 .. versionadded:: 0.1
 """
 
 
-async def get_shutdown_event(conn: HTTPConnection) -> _shutdown.ShutdownEvent:
+async def get_shutdown_event(conn: HTTPConnection) -> state.ShutdownEvent:
     """Return the event that `ShutdownEvent` stands for: its key in ``dependency_overrides``.
 
     Raises:
-        NoTaskGroupError: If nothing can tell: the app is not installed, or its lifespan was not
-            run.
+        NoTaskGroupError: If there is none: the app is not installed, or its lifespan was not run.
 
     .. versionadded:: 0.1
     """
-    return _app_group.shutdown_event(conn)
+    return app_group.shutdown_event(conn)
 
 
-ShutdownEvent = Annotated[_shutdown.ShutdownEvent, Depends(get_shutdown_event)]
-"""What tells that the server is shutting down. See `quattro_web.shutdown_event`.
+ShutdownEvent = Annotated[state.ShutdownEvent, Depends(get_shutdown_event)]
+"""The event that is set when the server begins to shut down: `quattro_web.ShutdownEvent`, injected.
 
-For a handler or a dependency; it also annotates pumps that take ``shutdown``, and helpers, as does
-the class that it stands for, `quattro_web.ShutdownEvent`.
+For a handler or a dependency; it may also annotate pumps that take ``shutdown``, and helpers. See
+`quattro_web.shutdown_event`.
 
 .. versionadded:: 0.1
 """
 
 
-def Deadline(seconds: float | None) -> params.Depends:  # noqa: N802  # named as FastAPI's Depends
+def Deadline(  # noqa: N802  # named as FastAPI's Depends
+    seconds: float | None, *, stream: float | None = None
+) -> params.Depends:
     """Return a dependency that gives one route a deadline.
 
     ::
@@ -106,23 +114,28 @@ def Deadline(seconds: float | None) -> params.Depends:  # noqa: N802  # named as
     The time runs from when the dependency is solved. See `quattro_web.set_deadline`.
 
     Args:
-        seconds: A positive number of seconds. None means that there is no deadline.
+        seconds: A positive number of seconds, until an ordinary response is complete, or a stream
+            begins. None means that there is no deadline.
+        stream: A number of seconds, at least as many, until a stream is complete. None means that a
+            stream which has begun has no deadline.
 
     Raises:
-        TypeError: If *seconds* is not a number.
-        ValueError: If *seconds* is not positive and finite.
+        TypeError: If *seconds* or *stream* is not a number.
+        ValueError: If *seconds* or *stream* is not positive and finite; if *stream* is less than
+            *seconds*, or if there are no *seconds* with it.
 
     .. versionadded:: 0.1
     """
     checked_seconds("seconds", seconds)
+    checked_stream("stream", stream, "seconds", seconds)
 
     async def set_deadline(conn: HTTPConnection) -> None:
-        _interrupt.set_deadline(conn, seconds)
+        cancellation.set_deadline(conn, seconds, stream=stream)
 
     return params.Depends(set_deadline)
 
 
-def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802
+def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802  # as FastAPI's Depends
     """Return a dependency that has one route cancelled when its client leaves.
 
     ::
@@ -139,12 +152,12 @@ def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802
     """
 
     async def cancel_on_disconnect(conn: HTTPConnection) -> None:
-        _interrupt.cancel_on_disconnect(conn, on=on)
+        cancellation.cancel_on_disconnect(conn, on=on)
 
     return params.Depends(cancel_on_disconnect)
 
 
-def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802
+def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802  # as FastAPI's Depends
     """Return a dependency that limits how many children of a request run at once, on one route.
 
     ::
@@ -166,6 +179,6 @@ def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802
     checked_limit("limit", limit)
 
     async def set_concurrency_limit(conn: HTTPConnection) -> None:
-        _request_group.set_concurrency_limit(conn, limit)
+        exchange.set_concurrency_limit(conn, limit)
 
     return params.Depends(set_concurrency_limit)

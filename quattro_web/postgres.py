@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from typing import Literal
 
-from quattro_web._arguments import checked_text, required_seconds
-from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
-from quattro_web._postgres_session import Session, session_class
+from quattro_web._locks.base import Lease, LockClaim, LockLostError, OnceLock, this_process
+from quattro_web._locks.postgres_session import PostgresSession, session_class
+from quattro_web._util.arguments import checked_text, required_seconds
 
 __all__ = ["PostgresLock"]
 
@@ -21,7 +21,7 @@ class PostgresLock(OnceLock):
 
         Pump(clean_up, once=PostgresLock("postgresql://app@db/app"))
 
-    The session has a connection of its own, which nothing else uses, and no tables. The server
+    The session has a connection that nothing else uses, and no tables. The server
     frees the lock when the connection ends. If its holder dies, another takes over within
     ``poll + settle + 2 * timeout`` seconds; if the holder's host vanishes, when the server has
     missed it for 10 more seconds. The fencing token is the id of a transaction.
@@ -35,7 +35,7 @@ class PostgresLock(OnceLock):
     Args:
         dsn: Where the database is, as a URL. What it leaves out the driver takes from its
             environment, ``PGHOST`` and the like; of an empty one, that is all.
-        app: What tells this app from others that use the database.
+        app: A name, to tell this app from others that use the database.
         driver: ``"asyncpg"`` or ``"psycopg"`` (3). None means the one that is installed.
         poll: After how many seconds those that wait try again.
         heartbeat: Seconds between two proofs that the lock is held.
@@ -70,19 +70,19 @@ class PostgresLock(OnceLock):
         self.heartbeat: float = required_seconds("heartbeat", heartbeat)
         self.timeout: float = required_seconds("timeout", timeout)
         self.allowance: float = required_seconds("allowance", allowance)
-        # A lost connection is told by the first proof that fails: nothing is asked twice.
+        # A connection is lost with the first proof that fails: nothing is asked twice.
         self.valid_for: float = self.heartbeat + self.timeout
         self.settle: float = self.valid_for + self.allowance
 
     def claim(self, name: str) -> LockClaim:
-        return _Claim(self._session(self._dsn), self.app, name)
+        return _PostgresClaim(self._session(self._dsn), self.app, name)
 
     def __repr__(self) -> str:  # without the DSN, which has a password
         return f"<PostgresLock with {self._session.driver}>"
 
 
-class _Claim(LockClaim):
-    def __init__(self, session: Session, app: str, name: str) -> None:
+class _PostgresClaim(LockClaim):
+    def __init__(self, session: PostgresSession, app: str, name: str) -> None:
         self._session = session
         digest = hashlib.sha256(f"quattro_web {app}\0{name}".encode()).digest()
         self._key = int.from_bytes(digest[:8], signed=True)
@@ -129,4 +129,4 @@ _LOCKS = """FROM pg_locks
 _HELD = f"SELECT count(*) {_LOCKS} AND pid = pg_backend_pid()"
 
 _HOLDER = f"""SELECT application_name FROM pg_stat_activity
-    WHERE pid = (SELECT pid {_LOCKS} LIMIT 1)"""  # noqa: S608
+    WHERE pid = (SELECT pid {_LOCKS} LIMIT 1)"""  # noqa: S608  # of constants

@@ -6,8 +6,14 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
-from quattro_web._arguments import checked_seconds, checked_text, required_seconds
-from quattro_web._once import Lease, LockClaim, LockLostError, OnceLock, this_process
+from quattro_web._locks.address import Address, cleaned, is_secret
+from quattro_web._locks.base import Lease, LockClaim, LockLostError, OnceLock, this_process
+from quattro_web._util.arguments import (
+    checked_seconds,
+    checked_text,
+    required_seconds,
+    without_value,
+)
 
 try:
     from redis.asyncio import ConnectionPool, Redis
@@ -38,7 +44,7 @@ class RedisLock(OnceLock):
     Args:
         redis: Where Redis is, as a URL, or a ``redis.asyncio.Redis`` of yours, which stays open.
             A client that blocks, or one of a cluster (``RedisCluster``), is refused.
-        app: What tells this app from others that use the database.
+        app: A name, to tell this app from others that use the database.
         ttl: Seconds until the key expires if it is not renewed.
         poll: After how many seconds those that wait try again.
         heartbeat: Seconds between two renewals. None means a fifth of *ttl*.
@@ -82,7 +88,7 @@ class RedisLock(OnceLock):
 
     def claim(self, name: str) -> LockClaim:
         # Behind the proxy of a cluster, all keys that begin with the same {...} are on one node.
-        return _Claim(
+        return _RedisClaim(
             self._redis, f"quattro_web:pump:{{{quote(self.app, safe='')}:{name}}}", self.ttl
         )
 
@@ -90,14 +96,16 @@ class RedisLock(OnceLock):
         return f"<RedisLock of {self.ttl:g} s>"
 
 
-class _Claim(LockClaim):
+class _RedisClaim(LockClaim):
     def __init__(self, redis: str | Redis, key: str, ttl: float) -> None:
         self._given = redis
+        self.address = Address(redis) if isinstance(redis, str) else Address("", _secrets_of(redis))
         self._key = key
         self._ttl = ttl
         self._client: Any = None
         self._lock: Any = None
 
+    @cleaned
     async def acquire(self) -> Lease | None:
         client = self._connect()
         lock = Lock(client, self._key, timeout=self._ttl, blocking=False, thread_local=False)
@@ -109,6 +117,7 @@ class _Claim(LockClaim):
         await self.prove()
         return Lease(token=int(token), holder=this_process())
 
+    @cleaned
     async def prove(self) -> None:
         if self._lock is None:
             msg = "it was released"
@@ -119,6 +128,7 @@ class _Claim(LockClaim):
             msg = f"Redis says that another holds it, or none ({exc})"
             raise LockLostError(msg) from exc
 
+    @cleaned
     async def release(self) -> None:
         lock, self._lock = self._lock, None
         client, self._client = self._client, None
@@ -131,6 +141,7 @@ class _Claim(LockClaim):
             if client is not None and client is not self._given:
                 await client.aclose()
 
+    @cleaned
     async def holder(self) -> str | None:
         value = await self._connect().get(self._key)
         text = value.decode() if isinstance(value, bytes) else value
@@ -146,20 +157,30 @@ class _Claim(LockClaim):
 def _checked(redis: str | Redis) -> str | Redis:
     if not isinstance(redis, str | Redis):
         msg = (
-            f"redis must be a URL or a redis.asyncio.Redis, got {redis!r}: "
+            f"redis must be a URL or a redis.asyncio.Redis, got {without_value(redis)}: "
             'give it the URL of one server, such as "redis://host:6379/0"'
         )
         raise TypeError(msg)
-    if isinstance(redis, str):
-        try:
-            ConnectionPool.from_url(redis)  # it does not connect
-        except ValueError:
-            msg = (  # it is not shown, since it may have a password
-                "redis is no URL of Redis: it must be such as redis://user:password@host:6379/0, "
-                "with each special character of the password in its percent-encoded form"
-            )
-            raise ValueError(msg) from None
+    if isinstance(redis, str) and not _is_url(redis):
+        msg = (  # it is not shown, since it may have a password
+            "redis is no URL of Redis: it must be such as redis://user:password@host:6379/0, with "
+            "each special character of the password in its percent-encoded form"
+        )
+        raise ValueError(msg)
     return redis
+
+
+def _secrets_of(redis: Redis) -> list[str]:
+    settings = redis.connection_pool.connection_kwargs
+    return [str(value) for key, value in settings.items() if value and is_secret(key)]
+
+
+def _is_url(url: str) -> bool:
+    try:
+        ConnectionPool.from_url(url)  # it does not connect
+    except ValueError:
+        return False
+    return True
 
 
 # The time of Redis in microseconds, or one more than the last token: greater than all before, also

@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+import json as json_module
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, TypedDict, Unpack
+from urllib.parse import quote, unquote, urlencode
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from quattro_web._app_group import AppGroup
-from quattro_web._health import AppHealth, health_of
-from quattro_web.testing._exchange import Exchange
-from quattro_web.testing._options import RequestOptions
-from quattro_web.testing._requests import Requests, websocket_scope
+from quattro_web._app.group import AppTaskGroup
+from quattro_web._app.health import AppHealth, health_of
+from quattro_web.testing._http import HTTPExchange, Response
 from quattro_web.testing._server import Server
 from quattro_web.testing._websocket import WebSocketExchange
 
+_HEADERS = {"host": "testserver", "accept": "*/*", "user-agent": "quattro-web"}
 
-class AppClient(Requests):
+# The handshake of a WebSocket, with the key that RFC 6455 takes for its example.
+_UPGRADE = {
+    "connection": "Upgrade",
+    "upgrade": "websocket",
+    "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+    "sec-websocket-version": "13",
+}
+
+# Not encoded in a path and in a query string; the % is that of characters that are encoded already.
+_PATH_SAFE = "/:@!$&'()*+,;=~%"
+_QUERY_SAFE = _PATH_SAFE + "?"
+
+Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
+
+
+class RequestOptions(TypedDict, total=False):
+    """The keyword arguments of `AppClient.get` and the others; each may be left out.
+
+    A test's own helper takes and forwards them as ``**options: Unpack[RequestOptions]``.
+
+    Attributes:
+        params: More fields of the query string.
+        headers: More headers.
+        content: The body.
+        json: The body, as a value that is sent as JSON, instead.
+        data: The body, as the fields of a form, instead.
+
+    .. versionadded:: 0.1
+    """
+
+    params: Params | None
+    headers: Mapping[str, str] | None
+    content: bytes | str
+    json: Any
+    data: Params | None
+
+
+class AppClient:
     """A client, and the server of one app, in the event loop of the test.
 
     The block starts the app up, with its lifespan, and shuts it down::
@@ -27,10 +65,10 @@ class AppClient(Requests):
             response = await client.get("/prices", params={"shop": "corner"})
             assert response.json() == [9.99]
 
-    Each request runs in a task of its own, as on a server. At the end of the block clients leave,
-    the app is told of the shutdown as by a signal, and ends in order: requests, handed-over work,
-    pumps, lifespan. If the block has failed, nothing is waited for but clean-up. There are no
-    signals and no threads in it, and the process is never ended.
+    Each request runs in a separate task, as on a server. At the end of the block all clients leave
+    and the app shuts down as at a signal, in order: requests, handed-over work, pumps, lifespan. If
+    the block has failed, the client waits for nothing but clean-up. It uses no signals and no
+    threads, and never ends the process.
 
     Args:
         app: The ASGI app.
@@ -58,7 +96,7 @@ class AppClient(Requests):
         raise_app_exceptions: bool = True,
         pumps: bool | Collection[str] = True,
     ) -> None:
-        super().__init__(headers)
+        self.headers: dict[str, str] = {**_HEADERS, **_lower(headers)}
         self._server = Server(app, pumps=pumps, raises=raise_app_exceptions)
 
     async def __aenter__(self) -> Self:
@@ -82,6 +120,93 @@ class AppClient(Requests):
 
     # Requests
 
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str = b"",
+        json: Any = None,
+        data: Params | None = None,
+    ) -> Response:
+        """Make a request, and return its response, when the app has finished with it.
+
+        Args:
+            method: The method.
+            path: The path, with a query string if there is one.
+            params: More fields of the query string.
+            headers: More headers.
+            content: The body.
+            json: The body, as a value that is sent as JSON, instead.
+            data: The body, as the fields of a form, instead.
+
+        Raises:
+            RuntimeError: If the app does not run.
+            ValueError: If *path* does not begin with a slash, or there is more than one body.
+            ResponseCutError: If the app has ended in the middle of the response.
+            Exception: What the app has raised, if that is to be raised.
+
+        .. versionadded:: 0.1
+        """
+        exchange = self.start(
+            method, path, params=params, headers=headers, content=content, json=json, data=data
+        )
+        try:
+            return await exchange.response()
+        finally:
+            exchange.disconnect()  # the test may have been cancelled
+
+    async def get(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a GET request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("GET", path, **options)
+
+    async def head(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a HEAD request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("HEAD", path, **options)
+
+    async def options(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make an OPTIONS request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("OPTIONS", path, **options)
+
+    async def post(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a POST request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("POST", path, **options)
+
+    async def put(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a PUT request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("PUT", path, **options)
+
+    async def patch(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a PATCH request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("PATCH", path, **options)
+
+    async def delete(self, path: str, **options: Unpack[RequestOptions]) -> Response:
+        """Make a DELETE request; the options are `RequestOptions`.
+
+        .. versionadded:: 0.1
+        """
+        return await self.request("DELETE", path, **options)
+
     def start(
         self,
         method: str,
@@ -89,13 +214,13 @@ class AppClient(Requests):
         *,
         more_content: bool = False,
         **options: Unpack[RequestOptions],
-    ) -> Exchange:
+    ) -> HTTPExchange:
         """Start a request, without waiting for its response.
 
         Args:
             method: The method.
             path: The path, with a query string if there is one.
-            more_content: Whether more of the body is to come, by `Exchange.upload`.
+            more_content: Whether more of the body is to come, by `HTTPExchange.upload`.
             **options: What `request` takes, `RequestOptions`.
 
         Raises:
@@ -107,7 +232,7 @@ class AppClient(Requests):
         scope, body = self._build(method, path, has_length=not more_content, **options)
         scope["state"] = self._server.state
         server = self._server
-        exchange = Exchange(server.app, scope, body, more=more_content, raises=server.raises)
+        exchange = HTTPExchange(server.app, scope, body, more=more_content, raises=server.raises)
         server.keep(exchange)
         return exchange
 
@@ -131,7 +256,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        scope = websocket_scope(path, {**self.headers, **(headers or {})}, subprotocols)
+        scope = _websocket_scope(path, {**self.headers, **(headers or {})}, subprotocols)
         scope["state"] = self._server.state
         socket = WebSocketExchange(self._server.app, scope, raises=self._server.raises)
         self._server.keep(socket)
@@ -150,7 +275,7 @@ class AppClient(Requests):
     # The app
 
     @property
-    def app_task_group(self) -> AppGroup:
+    def app_task_group(self) -> AppTaskGroup:
         """The app's task group.
 
         Raises:
@@ -158,7 +283,7 @@ class AppClient(Requests):
 
         .. versionadded:: 0.1
         """
-        return AppGroup(self._server.runs()[0], "the test")
+        return AppTaskGroup(self._server.runs()[0], "the test", {})
 
     @property
     def health(self) -> AppHealth:
@@ -201,7 +326,7 @@ class AppClient(Requests):
         timeout = asyncio.timeout(seconds)
         try:
             async with timeout:
-                await pump.run_alone()
+                await pump.run_unsupervised()
         except TimeoutError:
             if not timeout.expired():
                 raise
@@ -234,3 +359,87 @@ class AppClient(Requests):
         """
         self._server.runs()
         await self._server.end()
+
+    def _build(
+        self,
+        method: str,
+        path: str,
+        *,
+        has_length: bool,
+        params: Params | None = None,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | str = b"",
+        json: Any = None,
+        data: Params | None = None,
+    ) -> tuple[Scope, bytes]:
+        bodies = {"content": content or None, "json": json, "data": data}
+        given = [name for name, value in bodies.items() if value is not None]
+        if len(given) > 1:
+            msg = f"a request has one body, got {' and '.join(given)}: give one of them"
+            raise ValueError(msg)
+        fields = dict(self.headers)
+        body = content.encode() if isinstance(content, str) else content
+        if json is not None:
+            body = json_module.dumps(json).encode()
+            fields["content-type"] = "application/json"
+        elif data is not None:
+            body = _encode(data)
+            fields["content-type"] = "application/x-www-form-urlencoded"
+        if not has_length:
+            fields["transfer-encoding"] = "chunked"
+        elif body:
+            fields["content-length"] = str(len(body))
+        scope = _scope("http", path, {**fields, **_lower(headers)})
+        if params:
+            query = (scope["query_string"], _encode(params))
+            scope["query_string"] = b"&".join(filter(None, query))
+        return {**scope, "method": method.upper(), "scheme": "http"}, body
+
+
+def _websocket_scope(path: str, headers: Mapping[str, str], subprotocols: Sequence[str]) -> Scope:
+    """Return the scope of a WebSocket."""
+    upgrade = dict(_UPGRADE)
+    if subprotocols:
+        upgrade["sec-websocket-protocol"] = ", ".join(subprotocols)
+    scope = _scope("websocket", path, {**upgrade, **_lower(headers)})
+    scope["extensions"] = {"websocket.http.response": {}}
+    return {**scope, "scheme": "ws", "subprotocols": list(subprotocols)}
+
+
+def _scope(kind: str, path: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    if not path.startswith("/"):
+        msg = f"path must begin with '/', got {path!r}: a client has no host but its app"
+        raise ValueError(msg)
+    raw_path, _, query = path.partition("#")[0].partition("?")
+    return {
+        "type": kind,
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "path": unquote(raw_path),
+        "raw_path": quote(raw_path, safe=_PATH_SAFE).encode(),
+        "query_string": quote(query, safe=_QUERY_SAFE).encode(),
+        "root_path": "",
+        "headers": [(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
+        "client": ("testclient", 50000),
+        "server": ("testserver", 80),
+        "extensions": {},
+    }
+
+
+def _lower(headers: Mapping[str, str] | None) -> dict[str, str]:
+    return {name.lower(): value for name, value in (headers or {}).items()}
+
+
+def _encode(fields: Params) -> bytes:
+    """Encode fields as forms do; a field may have several values, and True is spelt as in JSON."""
+    items = fields.items() if isinstance(fields, Mapping) else fields
+    pairs = [(name, each) for name, value in items for each in _values(value)]
+    return urlencode(pairs).encode()
+
+
+def _values(value: Any) -> list[Any]:
+    if isinstance(value, (list, tuple)):
+        return [each for inner in value for each in _values(inner)]
+    if isinstance(value, bool):
+        return [str(value).lower()]
+    return ["" if value is None else value]

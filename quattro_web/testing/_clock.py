@@ -9,18 +9,18 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar, TypeVarTuple
 
-from quattro_web._where import waits_for_thread, where
+from quattro_web._util.task_stacks import task_name, waits_for_thread, where
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Real seconds that a thread has to wake a loop that waits for it, before time goes on.
-PATIENCE = 1.0
+# Real seconds that the loop waits for a thread, before its time goes on.
+THREAD_WAIT = 1.0
 
 # Real seconds that the loop waits, where no timer is set, before it is a deadlock: for a thread
-# that it knows of, and for anybody else.
-LONG_PATIENCE = 30.0
-GRACE = 0.2
+# that it knows of, and for anybody else who may wake it.
+LONG_THREAD_WAIT = 30.0
+WAKE_UP_WAIT = 0.2
 
 # Virtual seconds after which all that was due before has happened, and what follows from it.
 TICK = 1e-6
@@ -41,10 +41,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
             runner.run(main())
 
-    What sleeps for an hour has slept at once, in the right order. Where a real loop would hang for
-    ever, `DeadlockError` comes out of it, and names the tasks that wait. Threads are waited for (a
-    ``def`` endpoint), for a second at most if a timer is set, sockets are not: what talks to a real
-    database has timed out before that could answer, so it needs the real clock.
+    Sleeping for an hour takes no time, and everything happens in its order. Where a real loop would
+    hang for ever, this one raises `DeadlockError`, which names the tasks that wait. The loop waits
+    for threads (a ``def`` endpoint), for a second at most if a timer is set, but not for sockets: a
+    call to a real database would time out before its answer, so it needs the real clock.
 
     .. versionadded:: 0.1
     """
@@ -73,7 +73,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._end_call)
         return future
 
-    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:  # noqa: ARG002, ASYNC109  # asyncio's
         """Wait for the threads without a timer, which would jump while they end.
 
         .. versionadded:: 0.1
@@ -94,7 +94,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self._calls_to_threads > 0 or any(map(waits_for_thread, asyncio.all_tasks(self)))
 
     def _describe(self) -> str:
-        tasks = sorted(f"  {task.get_name()} ({where(task)})" for task in asyncio.all_tasks(self))
+        tasks = sorted(f"  {task_name(task)} ({where(task)})" for task in asyncio.all_tasks(self))
         return "\n".join(["nothing can run any more:", *tasks])
 
 
@@ -110,10 +110,10 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if loop._waits_for_thread():  # noqa: SLF001
-            ready = super().select(LONG_PATIENCE if timeout is None else PATIENCE)
+        if loop._waits_for_thread():  # noqa: SLF001  # its own loop, here and below
+            ready = super().select(LONG_THREAD_WAIT if timeout is None else THREAD_WAIT)
         elif timeout is None:
-            ready = super().select(GRACE)
+            ready = super().select(WAKE_UP_WAIT)
         if not ready:
             if timeout is None:
                 raise DeadlockError(loop._describe())  # noqa: SLF001

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from types import TracebackType
 from typing import Any, Self
 
-from starlette.types import Message
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from quattro_web._scope import describe
-from quattro_web.testing._served_websocket import LOST, ServedWebSocket, content_of
+from quattro_web._util.scope import describe
+from quattro_web.testing._connection import ClientLeftError, ServedConnection
+from quattro_web.testing._http import Response, ResponseState, expect, headers_of
+
+# The code at the other end, if a connection is lost without a close frame.
+LOST = 1006
 
 
-class WebSocketExchange(ServedWebSocket):
+class WebSocketExchange(ServedConnection):
     """The client's end of a WebSocket. `AppClient.websocket` makes one.
 
     The block opens it::
@@ -32,6 +38,19 @@ class WebSocketExchange(ServedWebSocket):
 
     .. versionadded:: 0.1
     """
+
+    def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
+        self.headers: Headers = Headers()
+        self.subprotocol: str | None = None
+        self.close_code: int | None = None
+        self.close_reason: str = ""
+        self._is_accepted = False
+        self._refusal = ResponseState(prefix="websocket.")
+        self._refusal_body = bytearray()
+        self._messages: deque[Message] = deque()
+        self._disconnect: Message | None = None
+        super().__init__(app, scope, raises=raises)
+        self._feed({"type": "websocket.connect"})
 
     async def __aenter__(self) -> Self:
         """Wait until the app has accepted it.
@@ -58,7 +77,7 @@ class WebSocketExchange(ServedWebSocket):
     ) -> None:
         self.close()
         if exc is None:
-            await self._block_ends()
+            await self._wait_block_end()
 
     async def send_text(self, text: str) -> None:
         """Send a text message.
@@ -132,7 +151,7 @@ class WebSocketExchange(ServedWebSocket):
         .. versionadded:: 0.1
         """
         if not self._has_left and self.close_code is None:
-            self._farewell = {"type": "websocket.disconnect", "code": code, "reason": reason}
+            self._disconnect = {"type": "websocket.disconnect", "code": code, "reason": reason}
             super()._leave()
 
     def drop(self) -> None:
@@ -157,13 +176,15 @@ class WebSocketExchange(ServedWebSocket):
         state = "open" if self._is_accepted and not self._is_over else "closed"
         return f"<{type(self).__name__} {describe(self._scope)}: {state}>"
 
+    # The client's end
+
     def _leave(self) -> None:
         self.drop()
 
     def _send_to_app(self, message: Message) -> None:
         if self._is_over:
             raise self._disconnected()
-        self._say({"type": "websocket.receive", **message})
+        self._feed({"type": "websocket.receive", **message})
 
     async def _receive_from_app(self, kind: str = "") -> Any:
         await self._until(lambda: self._messages or self._is_over)
@@ -171,7 +192,7 @@ class WebSocketExchange(ServedWebSocket):
             self._raise_error()
             raise self._disconnected()
         message = self._messages.popleft()
-        content = content_of(message)
+        content = _content_of(message)
         self._unread -= len(content)
         self._changed.set()
         if kind and message.get(kind) is None:
@@ -182,3 +203,83 @@ class WebSocketExchange(ServedWebSocket):
     def _disconnected(self) -> WebSocketDisconnect:
         code = LOST if self.close_code is None else self.close_code
         return WebSocketDisconnect(code, self.close_reason)
+
+    # The app's end
+
+    @property
+    def _is_over(self) -> bool:
+        return self._has_left or self.close_code is not None or self._task.done()
+
+    def _refused(self) -> WebSocketRefusedError:
+        status = self._refusal.status_code or 403
+        response = Response(status, self._refusal.headers, bytes(self._refusal_body))
+        msg = f"{describe(self._scope)} was refused with status {status}"
+        return WebSocketRefusedError(msg, response)
+
+    def _take(self, message: Message) -> int:
+        if self._has_left:
+            msg = "the client has left"
+            raise ClientLeftError(msg)
+        if self._refusal.is_begun:
+            self._refusal_body += self._refusal.take(message)
+            return 0
+        expect(message, *self._expected)
+        match message["type"]:
+            case "websocket.send":
+                self._messages.append(message)
+                return len(_content_of(message))
+            case "websocket.accept":
+                self._is_accepted = True
+                self.headers = headers_of(message)
+                self.subprotocol = message.get("subprotocol")
+            case "websocket.close":
+                self.close_code = int(message.get("code") or 1000)
+                self.close_reason = message.get("reason") or ""
+            case _:
+                self._refusal.take(message)
+        return 0
+
+    @property
+    def _expected(self) -> tuple[str, ...]:
+        if self.close_code is not None:
+            return ()
+        if self._is_accepted:
+            return ("websocket.send", "websocket.close")
+        return ("websocket.accept", "websocket.close", "websocket.http.response.start")
+
+    def _answer_failure(self) -> None:
+        if self.close_code is None:
+            self._refusal_body += self._refusal.fail()
+
+    def _end_of_input(self) -> Message | None:
+        if self.close_code is not None:
+            closed = {"code": self.close_code, "reason": self.close_reason}
+            return {"type": "websocket.disconnect", **closed}
+        return self._disconnect
+
+    def _check_end(self) -> None:
+        is_answered = self._is_accepted or self._refusal.is_complete
+        if not is_answered and self.close_code is None and not self._has_left:
+            msg = "the app has returned before it had accepted or refused the WebSocket"
+            raise RuntimeError(msg)  # one that is accepted, and not closed, is lost
+
+
+class WebSocketRefusedError(ConnectionError):
+    """The app has refused a WebSocket.
+
+    Attributes:
+        response: What it has answered. Servers answer 403 where it has closed the connection
+            without a word.
+
+    .. versionadded:: 0.1
+    """
+
+    def __init__(self, message: str, response: Response) -> None:
+        super().__init__(message)
+        self.response = response
+
+
+def _content_of(message: Message) -> str | bytes:
+    """Return the text of a message, or else its bytes."""
+    text: str | None = message.get("text")
+    return bytes(message.get("bytes") or b"") if text is None else text

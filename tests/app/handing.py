@@ -9,7 +9,7 @@ from fastapi import FastAPI
 
 from quattro_web import install
 from quattro_web.fastapi import AppTaskGroup, RequestTaskGroup
-from tests.app.apps import lifespan_of, pump_of, settle
+from tests.support.apps import lifespan_of, pump_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 

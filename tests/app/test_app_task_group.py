@@ -21,7 +21,7 @@ from quattro_web import (
     task_group_lifespan,
 )
 from quattro_web.fastapi import AppTaskGroup
-from tests.app.apps import lifespan_of, settle
+from tests.support.apps import lifespan_of, settle
 from tests.support.asgi import get, run
 from tests.support.lifespan import Life
 

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from quattro_web import Pump, Pumps, install, task_group_lifespan
-from tests.app.apps import lifespan_of, pump_of, settle, soon
+from tests.support.apps import lifespan_of, pump_of, settle, soon
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 

@@ -10,8 +10,8 @@ from starlette.applications import Starlette
 
 from quattro_web import install
 from quattro_web.fastapi import AppTaskGroup
-from tests.app.apps import pump_of, settle
 from tests.app.handing import app_with, fail, serve, visitor
+from tests.support.apps import pump_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from quattro_web.fastapi import AppTaskGroup
-from tests.app.apps import settle
 from tests.app.handing import app_with, fail, serve
+from tests.support.apps import settle
 from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
@@ -36,6 +36,19 @@ def test_name_is_that_of_the_function(make: Any, errors: list[logging.LogRecord]
     """A5: Work handed over without a name has that of its function, in the log too."""
     serve(lambda group: group.create_task(make()))
     assert errors[0].getMessage().startswith("fail, handed over by")
+
+
+class Work:
+    """Work that has no name."""
+
+    async def __call__(self) -> None:
+        raise ZeroDivisionError
+
+
+def test_work_without_a_name(errors: list[logging.LogRecord]) -> None:
+    """A5: Work that has no name, as its object has none, has that which asyncio gives to tasks."""
+    serve(lambda group: group.create_task(Work()))
+    assert errors[0].getMessage().startswith("Task-")
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit])

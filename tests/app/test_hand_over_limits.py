@@ -2,15 +2,18 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
+from typing import Any, assert_type
 
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from quattro_web import install
+from quattro_web import AppBusyError, install
 from quattro_web.fastapi import AppTaskGroup
-from tests.app.apps import settle
+from tests.support.apps import settle
 from tests.support.asgi import run
+from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
 
@@ -67,9 +70,9 @@ def test_full_room_is_an_error_for_the_handler() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"app_concurrency_limit": 0}, "must be at least 1, got 0"),
+        ({"app_concurrency_limit": 0}, "must be >= 1, got 0"),
         ({"app_max_waiting": 5}, "app_max_waiting=5 needs an app_concurrency_limit"),
-        ({"app_concurrency_limit": 1, "app_max_waiting": -1}, "must be at least 0, got -1"),
+        ({"app_concurrency_limit": 1, "app_max_waiting": -1}, "must be >= 0, got -1"),
     ],
 )
 def test_bad_limits(options: dict[str, int], message: str) -> None:
@@ -99,3 +102,183 @@ def test_log_has_the_id_of_the_request(errors: list[logging.LogRecord]) -> None:
     run(main())
     [record] = errors
     assert record.getMessage() == ("mail, handed over by POST /orders (request id 'abc-1'), failed")
+
+
+def mail(log: list[str], number: int) -> Callable[[], Any]:
+    async def work() -> int:
+        log.append(f"{number} begins")
+        await asyncio.sleep(1)
+        return number
+
+    return work
+
+
+def handed_over(
+    hand_over: Callable[[AppTaskGroup], Any], *, options: dict[str, int] | None = None
+) -> None:
+    """Hand work over in one run of an app."""
+
+    async def main() -> None:
+        app = Starlette()
+        install(app, **options or {})  # type: ignore[arg-type]
+        async with Life(app) as life:
+            hand_over(await life.group())
+
+    run(main())
+
+
+def test_refused_work_leaves_the_rest() -> None:
+    """A5: When one hand-over of several is refused, those before it go on."""
+    log: list[str] = []
+
+    def hand_over(group: AppTaskGroup) -> None:
+        group.create_task(mail(log, 1))
+        with pytest.raises(AppBusyError):
+            group.create_task(mail(log, 2))
+
+    handed_over(hand_over, options={"app_concurrency_limit": 1, "app_max_waiting": 0})
+    assert log == ["1 begins"]
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_all_or_none(before: int) -> None:
+    """A5: Several pieces of work are handed over all together, or none of them is."""
+    log: list[str] = []
+    room = 4 - before
+
+    def hand_over(group: AppTaskGroup) -> None:
+        for _ in range(before):
+            group.create_task(mail(log, 0))
+        with pytest.raises(AppBusyError, match=f"room for {room} more, and not for {room + 1}"):
+            group.create_tasks(*(mail(log, number)() for number in range(1, room + 2)))
+        tasks = group.create_tasks(*(mail(log, 9) for _ in range(room)))
+        assert len(tasks) == room
+
+    handed_over(hand_over, options={"app_concurrency_limit": 2, "app_max_waiting": 2})
+    assert log == ["0 begins"] * before + ["9 begins"] * room
+
+
+@pytest.mark.parametrize("options", [{}, {"app_concurrency_limit": 1}])
+def test_all_without_a_bound(options: dict[str, int]) -> None:
+    """A5: Where nothing bounds how much may wait, there is room for all."""
+    log: list[str] = []
+    handed_over(
+        lambda group: group.create_tasks(*(mail(log, number) for number in range(5))),
+        options=options,
+    )
+    assert log == [f"{number} begins" for number in range(5)]
+
+
+def test_all_have_their_results() -> None:
+    """A5: What hands all over returns their tasks, in their order, and mypy knows their results."""
+
+    async def work() -> int:
+        return 5
+
+    async def main() -> None:
+        app = Starlette()
+        install(app)
+        async with Life(app) as life:
+            group = await life.group()
+            tasks = group.create_tasks(work(), work)
+            assert_type(tasks, tuple[asyncio.Task[int | None], ...])
+            assert [await task for task in tasks] == [5, 5]
+            assert group.create_tasks() == ()
+
+    run(main())
+
+
+def test_one_of_all_is_no_work() -> None:
+    """A5: If one of several is no work, none is handed over, and nothing is left of the others."""
+    log: list[str] = []
+
+    def hand_over(group: AppTaskGroup) -> None:
+        with pytest.raises(TypeError, match="a coroutine was expected"):
+            group.create_tasks(mail(log, 1)(), 5, mail(log, 2)())  # type: ignore[arg-type]
+
+    handed_over(hand_over)
+    assert log == []
+
+
+def test_all_after_the_shutdown() -> None:
+    """A5: When the app has shut down, handing several over is an error; nothing is left."""
+    groups: list[AppTaskGroup] = []
+    handed_over(groups.append)
+    with pytest.raises(RuntimeError, match="the app has shut down"):
+        groups[0].create_tasks(mail([], 1)(), mail([], 2)())
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="needs Python 3.12")
+def test_eager_work_that_takes_the_room_of_the_next() -> None:
+    """A5: If the first of several hands more over at once, so that there is no room any more, it is
+    cancelled, and none is left."""
+    log: list[str] = []
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        app = Starlette()
+        install(app, app_concurrency_limit=2, app_max_waiting=0)
+        async with Life(app) as life:
+            group = await life.group()
+
+            async def greedy() -> None:
+                group.create_task(mail(log, 2))
+                await asyncio.Event().wait()
+
+            with pytest.raises(AppBusyError):
+                group.create_tasks(greedy(), mail(log, 3)())
+
+    run(main())
+    assert log == ["2 begins"]
+
+
+async def newsletter() -> None: ...
+
+
+def test_log_names_what_waits_at_a_shutdown(errors: list[logging.LogRecord]) -> None:
+    """A6: Work that waits for its turn when the shutdown cancels it is named in the log by its
+    function, as not started."""
+    handed_over(
+        lambda group: group.create_tasks(asyncio.Event().wait, newsletter(), newsletter),
+        options={"app_concurrency_limit": 1},
+    )
+    [record] = errors
+    running, *waiting = record.getMessage().split("; ")
+    assert "Event.wait, handed over by GET / " in running
+    assert len(waiting) == 2
+    for line in waiting:
+        assert line.startswith("newsletter, handed over by GET / ")
+        assert line.endswith("(not started)")
+
+
+def test_log_names_what_waits_when_the_event_loop_ends(errors: list[logging.LogRecord]) -> None:
+    """A5: Work that waits for its turn when the event loop ends is named in the log as lost."""
+
+    async def main() -> None:
+        app = Starlette()
+        install(app, app_concurrency_limit=1)
+        life = Life(app)
+        await life.start()
+        (await life.group()).create_tasks(asyncio.Event().wait, newsletter())
+        await settle()
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(main())
+    lost = "newsletter, handed over by GET /, was cancelled before its end, as the event loop ends"
+    assert lost in [record.getMessage() for record in errors]
+
+
+def test_asyncio_names_the_function() -> None:
+    """A5: Where asyncio names a piece of handed-over work, as in its debug mode, it is by the
+    function that was handed over."""
+    names: list[str] = []
+
+    def hand_over(group: AppTaskGroup) -> None:
+        names.extend(map(repr, group.create_tasks(newsletter_of("ada"), asyncio.Event().wait)))
+
+    handed_over(hand_over)
+    assert "coro=<newsletter_of()" in names[0]
+    assert "coro=<Event.wait()" in names[1]
+
+
+async def newsletter_of(reader: str) -> None: ...

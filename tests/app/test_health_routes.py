@@ -20,7 +20,7 @@ from quattro_web import (
     install,
     task_group_lifespan,
 )
-from tests.app.apps import settle, soon
+from tests.support.apps import settle, soon
 from tests.support.asgi import get, run
 from tests.support.lifespan import Life
 

@@ -7,9 +7,9 @@ import pytest
 from starlette.applications import Starlette
 
 from quattro_web import install
-from quattro_web._hypercorn import HypercornWorker
-from quattro_web._signals import SignalListener
-from tests.app.apps import pump_of
+from quattro_web._shutdown.hypercorn import HypercornWorker
+from quattro_web._shutdown.signals import SignalListener
+from tests.support.apps import pump_of
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 
@@ -35,8 +35,8 @@ def test_name_of_the_thread_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
             return False
 
     worker = HypercornWorker(Event(), 0)
-    monkeypatch.setattr("quattro_web._signals.hypercorn_worker", lambda: worker)
-    monkeypatch.setattr(worker, "hold_out", lambda: None)
+    monkeypatch.setattr("quattro_web._shutdown.signals.hypercorn_worker", lambda: worker)
+    monkeypatch.setattr(worker, "ignore_sigterm", lambda: None)
 
     async def main() -> None:
         listener = SignalListener(lambda number: None, lambda: None)

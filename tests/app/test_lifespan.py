@@ -12,7 +12,8 @@ from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install
-from tests.app.apps import lifespan_of, pump_of, settle
+from quattro_web._app.lookup import runs_of
+from tests.support.apps import lifespan_of, pump_of, settle
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 
@@ -200,6 +201,23 @@ def test_two_runs_at_once() -> None:
 
     run(main())
     assert log.count("pump ends") == 2
+
+
+def test_run_that_begins_while_others_are_looked_at() -> None:
+    """A1: Whoever looks at the runs of an app, as for its health, finds those that there are, also
+    if another begins meanwhile in a thread."""
+    app = Starlette()
+    install(app)
+
+    async def main() -> None:
+        async with Life(app):
+            runs = runs_of(app)
+            first = next(runs)
+            async with Life(app):
+                assert list(runs) == []
+                assert first in runs_of(app)
+
+    run(main())
 
 
 def test_lifespan_that_is_cancelled() -> None:

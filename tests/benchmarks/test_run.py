@@ -1,5 +1,6 @@
 """Each benchmark runs, with tiny numbers, and its tables have their rows."""
 
+import json
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,7 @@ from benchmarks.__main__ import BENCHMARKS
 from benchmarks.core_growth import kinds
 from benchmarks.core_limiters import LIMITERS
 from benchmarks.core_mappers import mappers
+from benchmarks.goals import Goal, exactly
 from benchmarks.report import Report
 from benchmarks.size import TINY, Rounds, Size
 from benchmarks.web_callgrind import VALGRIND
@@ -94,3 +96,21 @@ def test_valgrind_is_what_counts() -> None:
 def test_rounds() -> None:
     """There are as many rounds as there have to be, even where they take longer than planned."""
     assert list(Rounds(3, 0)) == [0, 1, 2]
+
+
+def test_result_of_some(tmp_path: Path) -> None:
+    """The result of some benchmarks takes the place of theirs in that of all, which says so."""
+    path = tmp_path / "result.json"
+    for measured, only in ((1.5, []), (0.5, ["limit"])):
+        report = Report("tiny")
+        report.goal(Goal("children", "time", 1, exactly(measured)))
+        report.table("limit", "Limits", ["", "ours"], [["time", str(measured)]])
+        if not only:
+            report.goal(Goal("others", "time", 1, exactly(1)))
+            report.table("map", "Maps", ["", "ours"], [["time", "1"]])
+        report.close(path, only=only)
+    result = json.loads(path.read_text("utf-8"))
+    assert result["environment"]["measured anew"].startswith("limit: ")
+    assert [goal["measured"]["median"] for goal in result["goals"]] == [0.5, 1]
+    assert result["tables"]["limit"]["rows"] == [["time", "0.5"]]
+    assert result["tables"]["map"]["rows"] == [["time", "1"]]

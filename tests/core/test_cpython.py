@@ -23,15 +23,14 @@ from quattro_core import TaskGroup
 taskgroups.TaskGroup = asyncio.TaskGroup = TaskGroup
 suite = importlib.import_module(sys.argv[1])
 if sys.argv[2] == "eager":
-    suite.tearDownModule = lambda: None
+    make = asyncio.events.new_event_loop  # what asyncio.Runner calls
 
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self):
-            loop = super().new_event_loop()
-            loop.set_task_factory(asyncio.eager_task_factory)
-            return loop
+    def new_event_loop():
+        loop = make()
+        loop.set_task_factory(asyncio.eager_task_factory)
+        return loop
 
-    asyncio.set_event_loop_policy(Policy())
+    asyncio.events.new_event_loop = new_event_loop
 unittest.main(module=suite, argv=["suite"])
 """
 

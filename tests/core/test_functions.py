@@ -157,3 +157,34 @@ def test_context_that_is_in_use(run_plain: Run, limit: int | None) -> None:
         return await asyncio.create_task(parent(), context=context)
 
     assert run_plain(main) == ["done"] * 3
+
+
+def wrapping(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
+    """Make a task of a coroutine around another one, as the factories of tracing libraries do."""
+
+    async def traced() -> Any:
+        return await coro
+
+    return asyncio.Task(traced(), loop=loop, **options)
+
+
+@pytest.mark.parametrize("is_function", [True, False])
+def test_child_in_a_wrapper_that_never_starts(run: Run, is_function: bool) -> None:
+    """C6: A child that is cancelled before its first step leaves no "never awaited" behind, also if
+    a task factory has put its coroutine into another one."""
+
+    def child() -> Any:
+        return forever if is_function else forever()
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(wrapping)
+        async with TaskGroup() as tg:
+            tg.create_background_task(child())
+        async with TaskGroup() as tg:
+            tg.create_task(child())
+            tg.create_task(child(), name="named", context=contextvars.copy_context())
+            tg.cancel()
+        async with TaskGroup() as tg:
+            assert await tg.create_task(asyncio.sleep(0, "done")) == "done"
+
+    run(main)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, cast
 
 import pytest
@@ -201,3 +202,31 @@ def test_an_eager_child_cancels_the_group(run: Run, others_run: bool) -> None:
             await tg.gather(*started, cancel(), give("never started"), forever())
 
     run(main)
+
+
+def test_child_that_a_gather_has_cancelled_is_not_cancelled_again(run: Run) -> None:
+    """C5: A child that a gather has cancelled, since its caller was, has its clean-up cut by no
+    second cancellation when the group fails meanwhile."""
+    log: list[str] = []
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.2)
+            log.append("cleaned up")
+
+    async def main() -> None:
+        async def child() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await group.gather(cleans_up())
+
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup() as group:
+                group.create_task(child())
+                await asyncio.sleep(0.2)
+                raise ZeroDivisionError
+
+    run(main)
+    assert log == ["cleaned up"]

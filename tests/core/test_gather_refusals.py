@@ -36,14 +36,17 @@ def test_a_group_that_is_not_open(run: Run) -> None:
 def test_something_else(run: Run) -> None:
     """C7: what is neither a coroutine nor a function is a TypeError, and none is started."""
 
+    ended: list[str] = []
+
     async def main() -> None:
-        coros: list[Any] = [forever(), 3, forever()]
+        coros: list[Any] = [slow_to_end(ended, "an eager one"), 3, forever()]
         async with TaskGroup() as tg:
             with pytest.raises(TypeError, match="a coroutine was expected"):
                 await tg.gather(*coros)
             assert tg.tasks == ()
 
     run(main)
+    assert ended == []
 
 
 def test_some_are_refused(run: Run) -> None:

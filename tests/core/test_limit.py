@@ -85,7 +85,7 @@ def test_background_tasks_do_not_count(run: Run) -> None:
 @pytest.mark.parametrize("limit", [0, -1])
 def test_limit_too_low(limit: int) -> None:
     """C6: a limit below 1 is a ValueError that names and shows it."""
-    with pytest.raises(ValueError, match=f"concurrency_limit must be at least 1, got {limit}"):
+    with pytest.raises(ValueError, match=f"concurrency_limit must be >= 1, got {limit}"):
         TaskGroup(concurrency_limit=limit)
 
 
@@ -159,6 +159,26 @@ def test_a_cancelled_child_hands_its_slot_on(run: Run) -> None:
 
     run(main)
     assert meter.started == ["second"]
+
+
+def test_a_child_that_cannot_be_made_takes_no_slot(run: Run) -> None:
+    """C6: if the task of a child can't be made, its slot is for the next one."""
+
+    def refuses(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
+        raise MemoryError
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        factory = loop.get_task_factory()
+        loop.set_task_factory(refuses)
+        async with TaskGroup(concurrency_limit=1) as tg:
+            with pytest.raises(MemoryError):
+                tg.create_task(forever())
+            loop.set_task_factory(factory)
+            async with asyncio.timeout(60):
+                await tg.create_task(asyncio.sleep(0))
+
+    run(main)
 
 
 def test_a_waiting_child_that_is_cancelled_takes_no_slot(run: Run) -> None:

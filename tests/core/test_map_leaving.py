@@ -82,6 +82,29 @@ def test_close_waits_for_the_clean_up(run: Run) -> None:
     run(main)
 
 
+def test_close_that_is_cancelled_waits_for_the_clean_up(run: Run) -> None:
+    """C2: Whatever cancels who waits for it meanwhile, each call has ended, uncut, when the end of
+    an `async with` has."""
+    cleaned: list[int] = []
+
+    async def slow(number: int) -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.005)
+            cleaned.append(number)
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.003), asyncio.timeout(0.001):
+                    async with tg.map(slow, range(9), limit=2) as results:
+                        await anext(results)
+            assert sorted(cleaned) == [0, 1]
+
+    run(main)
+
+
 def test_closed_before_it_began(run: Run) -> None:
     """A map that is closed before the iteration begins does nothing."""
     items = iter(range(3))

@@ -18,7 +18,7 @@ def test_limit_too_low(run_plain: Run, limit: int) -> None:
 
     async def main() -> None:
         async with TaskGroup() as tg:
-            with pytest.raises(ValueError, match=f"limit must be at least 1, got {limit}"):
+            with pytest.raises(ValueError, match=f"limit must be >= 1, got {limit}"):
                 tg.map(asyncio.sleep, [1], limit=limit)
 
     run_plain(main)

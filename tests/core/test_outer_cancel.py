@@ -246,3 +246,60 @@ def test_outer_cancel_meets_a_cancelled_body_that_fails(run: Run) -> None:
 
     run(main)
     assert log == ["error"]
+
+
+def test_cancel_count_that_an_inner_group_has_left(run: Run) -> None:
+    """C10: What an `asyncio.TaskGroup` of the body leaves counted before Python 3.13
+    (cpython 116720) is no cancellation from outside: nothing is raised after the group."""
+
+    async def main() -> None:
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup(), asyncio.TaskGroup() as inner:
+                inner.create_task(fail(ValueError()))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_handled", [True, False])
+def test_error_that_takes_the_place_of_a_cancellation(run: Run, *, is_handled: bool) -> None:
+    """C9: A cancellation from outside is not lost when the body makes an error of it."""
+    log = []
+
+    async def body() -> None:
+        try:
+            async with TaskGroup():
+                try:
+                    await forever()
+                except asyncio.CancelledError:
+                    if is_handled:
+                        raise ValueError from None
+                    raise
+                finally:
+                    if not is_handled:
+                        raise ValueError
+        except* ValueError:
+            log.append("error")
+        await forever()
+
+    async def main() -> None:
+        assert (await cancelled_after(2, body)).cancelled()
+
+    run(main)
+    assert log == ["error"]
+
+
+def test_cancellation_of_a_group_before(run: Run) -> None:
+    """C1, C10: What `asyncio.TaskGroup` leaves behind before 3.13, when a child has failed, is no
+    cancellation from outside: a later group does not pass it on."""
+
+    async def main() -> None:
+        groups = asyncio.TaskGroup(), TaskGroup(), TaskGroup(concurrency_limit=1)
+        for group in groups:
+            with pytest.raises(ExceptionGroup):
+                async with group:
+                    group.create_task(fail(ValueError()))
+            await asyncio.sleep(0)
+
+    run(main)

@@ -12,6 +12,9 @@ from hypothesis import strategies as st
 from tests.core.conftest import LOOPS, Run
 from tests.core.trees import Ask, Fail, Node, Plan, Play, Sleep, Stop
 
+# hypothesis warns of its own call on Python 3.14, in whichever test is the first that draws.
+pytestmark = pytest.mark.filterwarnings("ignore:It looks like `register_random`")
+
 EXAMPLES = int(os.environ.get("TREES", "60"))
 """How many trees are drawn for each loop; more of them in the environment's TREES."""
 

@@ -1,6 +1,7 @@
 """A limit on concurrency that groups share."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -168,12 +169,52 @@ def test_bad_arguments_are_named() -> None:
     for bad in ("1", 1.5, True):
         with pytest.raises(TypeError, match=f"total must be an int, got {bad!r}"):
             SharedLimit(bad)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="total must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="total must be >= 1, got 0"):
         SharedLimit(0)
-    with pytest.raises(ValueError, match="max_waiting must be at least 0, got -1"):
+    with pytest.raises(ValueError, match="max_waiting must be >= 0, got -1"):
         SharedLimit(1, max_waiting=-1)
     with pytest.raises(TypeError, match="shared_limit must be a SharedLimit or None, got 3"):
         TaskGroup(shared_limit=3)  # type: ignore[arg-type]
+
+
+def test_each_event_loop_counts_for_itself() -> None:
+    """C6: A limit that groups of several event loops share belongs to each of them: a child of one
+    loop takes no place of another's, and none waits for a place that only another loop gives."""
+    limit, gauge = SharedLimit(1), Gauge()
+
+    async def fill() -> None:
+        async with TaskGroup(shared_limit=limit) as tg:
+            tg.create_task(gauge.child("runs", 1))
+            tg.create_task(gauge.child("waits", 1))
+
+    async def other() -> None:
+        assert (limit.running, limit.waiting) == (0, 0)
+        async with asyncio.timeout(10), TaskGroup(shared_limit=limit) as tg:
+            tg.create_task(gauge.child("in another loop"))
+            assert repr(limit) == "<SharedLimit 1 of 1 running, 0 waiting>"
+
+    with asyncio.Runner(debug=True, loop_factory=VirtualClockLoop) as runner:
+        filling = runner.get_loop().create_task(fill())
+        runner.run(asyncio.sleep(0.5))
+        run(other())
+        assert (limit.running, limit.waiting) == (1, 1)  # of all, where no event loop runs
+        runner.run(asyncio.wait_for(filling, 10))
+    assert gauge.order == ["runs", "in another loop", "waits"]
+
+
+def test_count_goes_with_its_event_loop() -> None:
+    """C6: A limit keeps nothing of an event loop that is gone, such as that of an earlier test."""
+    limit, gauge = SharedLimit(1), Gauge()
+
+    async def main() -> None:
+        async with TaskGroup(shared_limit=limit) as tg:
+            tg.create_task(gauge.child("one"))
+
+    for number in range(1, 4):
+        run(main())
+        assert len(gauge.order) == number
+    gc.collect()
+    assert not limit._limits
 
 
 def test_repr_tells_the_numbers() -> None:

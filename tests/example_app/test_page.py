@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +16,8 @@ import pytest
 
 from example_app.store import open_store
 from tests.example_app.support import PATIENCE, ROOT, Site, result, served
+from tests.support.browser import CHROMIUM, MISSING, missing
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARTIFACTS = ROOT / "artifacts"
 ARGUMENTS = [
     "--no-sandbox",
@@ -29,19 +28,16 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-MISSING = "needs chromium (apt-get install chromium) and playwright (pip install playwright)"
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    try:
-        from playwright.sync_api import sync_playwright
-    except ModuleNotFoundError:  # pragma: no cover - where it is missing
+    if missing():  # pragma: no cover - where it is missing
         do_without()
-    if CHROMIUM is None:  # pragma: no cover - where it is missing
-        do_without()
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield browser

@@ -23,6 +23,9 @@ from websockets.sync.client import connect
 from example_app.settings import Settings
 from tests.example_app.support import PATIENCE, ROOT, Site, served
 
+# In the log of a process that its shutdown's bound has ended; how long all of it takes is a matter
+# of the machine.
+AT_THE_BOUND = "the shutdown has not ended"
 TARGET = "[[target]]\nname = 'a'\nurl = '{}'\n"
 
 
@@ -64,7 +67,8 @@ def test_check_on_a_real_server(tmp_path: Path, site: Site) -> None:
 
 
 def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Site) -> None:
-    """Ctrl-C ends the server within seconds; streams end properly, and nothing is complained of."""
+    """Ctrl-C ends the server, streams end properly, and nothing is complained of: nothing had to be
+    cancelled, which would be in the log."""
     with served(tmp_path, TARGET.format(site.url)) as server, ExitStack() as stack:
         url = f"{server.url}/events"
         streams = [
@@ -75,13 +79,10 @@ def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Sit
             next(iterator)
         socket = stack.enter_context(connect(f"{server.url}/follow/a".replace("http", "ws")))
         socket.recv(timeout=PATIENCE)
-        start = time.monotonic()
         status, output = server.interrupt()
-        seconds = time.monotonic() - start
         # asyncio's debug mode, on in tests, tells of slow steps: there are some on a busy machine.
         lines = [line for line in output.splitlines() if not line.startswith("Executing <")]
         assert (status, lines) == (0, [])
-        assert seconds < 3
         for iterator in iterators:
             for _ in iterator:  # raises if the stream was cut off instead of ended
                 pass
@@ -92,16 +93,30 @@ def test_interrupt_ends_it_while_clients_are_connected(tmp_path: Path, site: Sit
         assert closed.value.rcvd.code == 1012
 
 
+def test_clients_that_leave(tmp_path: Path, site: Site) -> None:
+    """Browsers that leave, with a closing handshake or without a word, leave nothing in the log."""
+    with served(tmp_path, TARGET.format(site.url), BOARD_INTERVAL="0.1") as server:
+        for vanishes in (False, True):
+            with httpx.stream("GET", f"{server.url}/events", timeout=PATIENCE) as response:
+                assert next(response.iter_raw())
+            with connect(f"{server.url}/follow/a".replace("http", "ws")) as websocket:
+                assert websocket.recv(timeout=PATIENCE)
+                if vanishes:
+                    websocket.socket.shutdown(socket.SHUT_RDWR)
+        status, output = server.interrupt()
+        lines = [line for line in output.splitlines() if not line.startswith("Executing <")]
+        assert (status, lines) == (0, [])
+
+
 def test_interrupt_ends_it_although_a_client_does_not_read(tmp_path: Path, site: Site) -> None:
     """A client that has asked for the events, and reads none, does not keep it from ending."""
     with served(tmp_path, TARGET.format(site.url), BOARD_INTERVAL="0.1") as server:
         with closing(socket.create_connection(("127.0.0.1", httpx.URL(server.url).port))) as still:
             still.sendall(b"GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
             still.recv(1)
-            start = time.monotonic()
-            status, _ = server.interrupt()
+            status, output = server.interrupt()
     assert status == 0
-    assert time.monotonic() - start < 6
+    assert AT_THE_BOUND not in output
 
 
 def test_nothing_that_was_shown_is_lost(tmp_path: Path, site: Site) -> None:
@@ -154,6 +169,7 @@ def test_an_unknown_target_can_not_be_followed(tmp_path: Path) -> None:
         ({"PORT": "web"}, "PORT must be a number"),
         ({"BOARD_TARGETS": "/nowhere/targets.toml"}, "No such file"),
         ({"HOST": "192.0.2.1"}, "assign"),
+        ({"BOARD_DATABASE": "/nowhere/x.db", "PORT": "0"}, "can't use the database /nowhere/x.db"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(environ: dict[str, str], reason: str) -> None:
@@ -201,10 +217,21 @@ def test_several_processes_probe_once(tmp_path: Path, site: Site) -> None:
         assert health["ready"]
         assert health["pumps"]["prober"]["state"] in {"running", "standby"}
         assert health["pumps"]["prober"]["holder"]
-        start = time.monotonic()
-        status, _ = server.interrupt()
+        status, output = server.interrupt()
         assert status == 0
-        assert time.monotonic() - start < 9
+        assert AT_THE_BOUND not in output
+
+
+def test_a_public_board_answers_to_its_names(tmp_path: Path) -> None:
+    """A board that listens for others answers to the names that are set, and says so if none is."""
+    for environ, status in (({}, 400), ({"BOARD_HOSTS": "board.test"}, 200)):
+        with served(tmp_path, HOST="0.0.0.0", **environ) as server:
+            if not environ:
+                assert server.process.stdout is not None
+                assert "unless BOARD_HOSTS lists some" in server.process.stdout.readline()
+            headers = {"Host": "board.test"}
+            response = httpx.get(f"{server.url}/healthz", headers=headers, timeout=PATIENCE)
+            assert response.status_code == status
 
 
 def wait_for_results(url: str, target: str) -> list[Any]:

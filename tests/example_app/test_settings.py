@@ -14,6 +14,12 @@ def test_nothing_has_to_be_set() -> None:
     assert Settings.from_environment({}) == Settings(host="127.0.0.1", port=8000)
 
 
+def test_host_that_is_empty_or_in_capitals() -> None:
+    """An empty host is that of this machine alone, and capitals make no other one."""
+    assert Settings.from_environment({"HOST": ""}) == Settings()
+    assert Settings.from_environment({"HOST": "LOCALHOST"}).url == "http://localhost:8000"
+
+
 def test_each_variable_counts() -> None:
     """Every setting can be given by the environment."""
     environ = {
@@ -24,6 +30,7 @@ def test_each_variable_counts() -> None:
         "BOARD_INTERVAL": "0.5",
         "BOARD_KEEP_DAYS": "1",
         "BOARD_TOKEN": "secret",
+        "BOARD_HOSTS": "board.test, *.local",
     }
     assert Settings.from_environment(environ) == Settings(
         host="::1",
@@ -33,6 +40,7 @@ def test_each_variable_counts() -> None:
         interval=0.5,
         keep_days=1,
         token="secret",
+        hosts=("board.test", "*.local"),
     )
 
 
@@ -44,6 +52,28 @@ def test_a_bad_number_is_refused(name: str, value: str) -> None:
     """The error names the variable, and shows its value."""
     with pytest.raises(ConfigurationError, match=f"{name} must be a number .* got '{value}'"):
         Settings.from_environment({name: value})
+
+
+@pytest.mark.parametrize("hosts", ["http://board.test", "board.*", "a b"])
+def test_a_bad_name_is_refused(hosts: str) -> None:
+    """What is no name of a host is refused with what would be one."""
+    with pytest.raises(ConfigurationError, match=r"BOARD_HOSTS must be names .* got '"):
+        Settings.from_environment({"BOARD_HOSTS": hosts})
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        (Settings(), []),
+        (Settings(host="0.0.0.0"), []),
+        (Settings(host="192.0.2.1"), ["192.0.2.1"]),
+        (Settings(host="fd00::1"), ["[fd00::1]"]),
+        (Settings(hosts=("board.test",)), ["board.test"]),
+    ],
+)
+def test_names_of_the_board(settings: Settings, more: list[str]) -> None:
+    """The board answers to the names of this machine alone, its address, and those that are set."""
+    assert settings.allowed_hosts == sorted(["127.0.0.1", "[::1]", "localhost", *more])
 
 
 @pytest.mark.parametrize(

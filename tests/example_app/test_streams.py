@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from starlette.types import Message
 
+import example_app.board
 import example_app.streams
 from example_app.app import create_app
 from example_app.board import Board
@@ -45,7 +46,12 @@ class Connection:
 async def connected(settings: Settings, scope: dict[str, Any]) -> AsyncIterator[Connection]:
     async with running(settings) as app:
         connection = Connection(app.state["board"])
-        scope = {"headers": [], "query_string": b"", "root_path": "", **scope}
+        scope = {
+            "headers": [(b"host", b"127.0.0.1")],
+            "query_string": b"",
+            "root_path": "",
+            **scope,
+        }
         scope |= {"asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {**app.state}}
 
         async def request() -> None:
@@ -112,6 +118,30 @@ async def test_events_end_when_the_board_closes(settings: Settings, web: Answers
         while not client.sent.empty():
             last = client.sent.get_nowait()
         assert last == {"type": "http.response.body", "body": b"", "more_body": False}
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+async def test_feeder_that_ends_early(
+    settings: Settings,
+    web: Answers,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[Exception] | None,
+) -> None:
+    """A stream ends when its feeder does: properly if it returns, and as a failure if it fails."""
+
+    async def next_event(_: object) -> None:
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(example_app.board.Subscription, "next", next_event)
+    async with listening(settings) as client:
+        if error is None:
+            await client.request
+            assert not client.sent.get_nowait()["more_body"]
+        else:
+            with pytest.raises(error):
+                await client.request
+        assert client.sent.empty()
 
 
 async def test_silence_is_broken(

@@ -87,7 +87,7 @@ def test_time_stands_still_for_threads() -> None:
 
 def test_nothing_waits_for_threads_but_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a thread works, what is ready runs at once; when it has reported back, time goes on."""
-    monkeypatch.setattr(clock, "PATIENCE", 3600.0)
+    monkeypatch.setattr(clock, "THREAD_WAIT", 3600.0)
     may_end = threading.Event()
 
     async def main() -> None:
@@ -108,8 +108,8 @@ def test_nothing_waits_for_threads_but_time(monkeypatch: pytest.MonkeyPatch) -> 
 def test_thread_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread has but so much patience where a timer is set, and more where none is: that is no
     deadlock. The end of the loop waits for it as well."""
-    monkeypatch.setattr(clock, "PATIENCE", 0.02)
-    monkeypatch.setattr(clock, "GRACE", 0.02)
+    monkeypatch.setattr(clock, "THREAD_WAIT", 0.02)
+    monkeypatch.setattr(clock, "WAKE_UP_WAIT", 0.02)
     release = threading.Event()
 
     async def main() -> None:
@@ -126,7 +126,7 @@ def test_thread_that_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_thread_that_never_reports_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """After a long time a thread that nothing can go on without is a deadlock."""
-    monkeypatch.setattr(clock, "LONG_PATIENCE", 0.02)
+    monkeypatch.setattr(clock, "LONG_THREAD_WAIT", 0.02)
     release = threading.Event()
 
     async def main() -> None:

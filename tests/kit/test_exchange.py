@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from starlette.requests import ClientDisconnect
 
-from quattro_web.testing import AppClient, Exchange, ResponseCutError, advance
+from quattro_web.testing import AppClient, HTTPExchange, ResponseCutError, advance
 from tests.kit.apps import Shop
 from tests.kit.running import visit
 
-Wait = Callable[[Exchange], Coroutine[Any, Any, Any]]
+Wait = Callable[[HTTPExchange], Coroutine[Any, Any, Any]]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
         await advance(1)
         with pytest.raises(RuntimeError, match="has not begun"):
             assert exchange.status_code
-        assert repr(exchange) == "<Exchange GET /slow: no response yet>"
+        assert repr(exchange) == "<HTTPExchange GET /slow: no response yet>"
         exchange.disconnect()
         await exchange.wait_finished()
         assert shop.log[-1] == "cancelled: the client has disconnected"
@@ -42,7 +42,7 @@ def test_disconnect_in_mid_request(shop: Shop) -> None:
     visit(shop.app, test)
 
 
-@pytest.mark.parametrize("wait", [Exchange.wait_started, Exchange.chunk])
+@pytest.mark.parametrize("wait", [HTTPExchange.wait_started, HTTPExchange.chunk])
 def test_wait_of_a_client_that_has_left(shop: Shop, wait: Wait) -> None:
     """A client that has left gets nothing any more, however long the app still goes on."""
 
@@ -58,7 +58,9 @@ def test_wait_of_a_client_that_has_left(shop: Shop, wait: Wait) -> None:
     visit(shop.app, test)
 
 
-@pytest.mark.parametrize("wait", [Exchange.wait_started, Exchange.chunk, Exchange.wait_finished])
+@pytest.mark.parametrize(
+    "wait", [HTTPExchange.wait_started, HTTPExchange.chunk, HTTPExchange.wait_finished]
+)
 def test_wait_for_an_app_that_fails(wait: Wait) -> None:
     """What the app raises instead of a response is raised by what waits for it, once."""
 

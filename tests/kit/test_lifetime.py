@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from quattro_core import TaskGroup
-from quattro_web import AppGroup, Pump, ShutdownGrace, install
+from quattro_web import Pump, ShutdownGrace, install
 from quattro_web.fastapi import (
     AppTaskGroup,
     RequestTaskGroup,
@@ -140,7 +140,7 @@ def test_work_of_the_tests_own(caplog: pytest.LogCaptureFixture) -> None:
     async def fail() -> None:
         raise ZeroDivisionError
 
-    async def mail(group: AppGroup, more: int = 1) -> None:
+    async def mail(group: AppTaskGroup, more: int = 1) -> None:
         await asyncio.sleep(3)
         log.append("mail")
         if more:

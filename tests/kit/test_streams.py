@@ -23,7 +23,7 @@ def test_drop_in_mid_stream(shop: Shop) -> None:
             first = [await exchange.chunk() for _ in range(2)]
             assert first == [b"0;" + b"x" * 1000, b"1;" + b"x" * 1000]
             assert exchange.content == b"".join(chunk for chunk in first if chunk)
-            assert repr(exchange) == "<Exchange GET /endless: 200>"
+            assert repr(exchange) == "<HTTPExchange GET /endless: 200>"
         chunks = len(shop.log)
         await advance(1)
         assert len(shop.log) == chunks

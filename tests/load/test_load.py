@@ -10,30 +10,45 @@ from typing import Any
 import pytest
 
 from tests.load.client import HABITS, Client, crowd
-from tests.support.server import Server, uvicorn
+from tests.support.server import PATIENCE, Server, uvicorn
 from tests.support.wire import Wire
 
 # `make test` takes the short form; LOAD_SECONDS=60 is the long one.
 SECONDS = float(os.environ.get("LOAD_SECONDS", "6"))
 CLIENTS = int(os.environ.get("LOAD_CLIENTS", "100"))
 
+Counts = tuple[int, int, int]
+
 BAD_WORDS = ("Traceback", "never awaited", "never retrieved", "was destroyed", "ERROR")
 
 
-def counts(port: int) -> tuple[int, int, int]:
+def counts(port: int) -> Counts:
     """Return how many tasks, task groups and open files the server has."""
     with Wire(port) as wire:
         alive: dict[str, Any] = json.loads(wire.get("/alive").body)
     return alive["tasks"], alive["groups"], alive["files"]
 
 
-def least(port: int) -> tuple[int, int, int]:
-    """Wait until the last of those who have left is gone: until nothing becomes less any more."""
+def least(port: int) -> Counts:
+    """Wait until nothing becomes less any more."""
     seen = [counts(port)]
     while len(seen) < 5 or seen[-1] < seen[-5]:
         time.sleep(0.2)
         seen.append(counts(port))
     return min(seen)
+
+
+def rest(port: int, before: Counts) -> Counts:
+    """Wait until the last of those who have left is gone; return what is there for good."""
+    until = time.monotonic() + PATIENCE
+    while not is_within(now := counts(port), before) and time.monotonic() < until:
+        time.sleep(0.1)
+    return now
+
+
+def is_within(now: Counts, then: Counts) -> bool:
+    """Whether there is no more of anything than there was."""
+    return all(one <= other for one, other in zip(now, then, strict=True))
 
 
 async def each_once(port: int) -> None:
@@ -50,9 +65,9 @@ def test_nothing_is_left_of_a_crowd(http: str) -> None:
         asyncio.run(each_once(server.port))  # what is made once is made now
         before = least(server.port)
         visits = asyncio.run(crowd(server.port, seconds=SECONDS, at_once=CLIENTS))
-        after = least(server.port)
+        after = rest(server.port, before)
         assert set(visits) == {behave.__name__ for behave in HABITS}
-        assert all(now <= then for now, then in zip(after, before, strict=True)), visits
+        assert is_within(after, before), visits
         bad = [line for line in server.log.splitlines() if any(word in line for word in BAD_WORDS)]
         assert bad == []
         print(f"{http}: {sum(visits.values())} visits; tasks, groups, files: {after}")

@@ -77,6 +77,8 @@ def test_core_loads_the_standard_library_alone(bare: Run) -> None:
             before = {*sys.modules}
             import quattro_core
             loaded = {name.split(".")[0] for name in {*sys.modules} - before}
+            # Where a Python lacks parts of its library, 3.15 looks up here how to get them.
+            loaded.discard("_missing_stdlib_info")
             print(sorted(loaded - sys.stdlib_module_names))
         """)
     )

@@ -60,9 +60,15 @@ def test_carries_the_licence(names: list[str], metadata: Message) -> None:
 
 
 def test_depends_on_starlette_alone(metadata: Message) -> None:
-    """Nothing but starlette and filelock comes along; others only if they are asked for."""
+    """Nothing but starlette, the anyio it needs, filelock and platformdirs comes along unless asked
+    for."""
     requirements = metadata.get_all("Requires-Dist") or []
-    assert [r for r in requirements if "extra ==" not in r] == ["filelock>=3.12", "starlette>=0.46"]
+    assert [r for r in requirements if "extra ==" not in r] == [
+        "anyio>=4.10",
+        "filelock>=3.20.3",
+        "platformdirs>=4.12",
+        "starlette>=0.46",
+    ]
     assert metadata.get_all("Provides-Extra") == ["asyncpg", "fastapi", "psycopg", "redis"]
     assert metadata["Requires-Python"] == ">=3.11"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import sys
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, HTTPException, Request
@@ -11,7 +12,7 @@ from starlette.background import BackgroundTask
 from starlette.datastructures import UploadFile
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
-from quattro_web import install
+from quattro_web import install, set_deadline, time_left
 from quattro_web.fastapi import CancelOnDisconnect, Deadline, RequestTaskGroup
 from tests.servers.record import (
     WATCHER,
@@ -86,6 +87,16 @@ async def refuse(key: str, tg: RequestTaskGroup) -> str:
 async def blunder(key: str, tg: RequestTaskGroup) -> str:
     async def child() -> None:
         raise ZeroDivisionError(f"a bug in {key}")
+
+    tg.create_task(child())
+    return "never seen"
+
+
+@app.get("/exit/{key}")
+async def exit_in_child(key: str, tg: RequestTaskGroup) -> str:
+    async def child() -> None:
+        await wait(key)
+        sys.exit(3)
 
     tg.create_task(child())
     return "never seen"
@@ -194,9 +205,31 @@ async def late(key: str, tg: RequestTaskGroup) -> str:
     return "never"
 
 
-@app.get("/late-stream/{key}", dependencies=[Deadline(0.5)])
-async def late_stream(key: str, tg: RequestTaskGroup) -> Response:
-    return await endless(key, tg)
+@app.get("/late-stream/{key}")
+async def late_stream(key: str, request: Request, tg: RequestTaskGroup) -> Response:
+    async def body() -> AsyncIterator[str]:
+        yield "one"
+        # The stream has begun, however busy the machine is.
+        set_deadline(request, 0.1, stream=0.1)
+        await hang(key, "body")
+
+    tg.create_task(hang(key, "child"))
+    return StreamingResponse(body())
+
+
+@app.get("/begun-stream/{key}")
+async def begun_stream(key: str, request: Request, length: int = 0) -> Response:
+    """Send the second half when the deadline until the stream begins has passed."""
+
+    async def body() -> AsyncIterator[str]:
+        yield "one"
+        set_deadline(request, 0.05)
+        note(key, f"time left: {time_left(request)}")
+        await asyncio.sleep(0.1)
+        yield "two"
+
+    headers = {"content-length": str(length)} if length else {}
+    return StreamingResponse(body(), headers=headers)
 
 
 @app.get("/tasks/{key}")

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,9 +11,17 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from quattro_web import ShutdownGrace, app_task_group, health_routes, install, shutdown_event
+from quattro_web import (
+    ShutdownGrace,
+    TaskGroupMiddleware,
+    app_task_group,
+    health_routes,
+    install,
+    shutdown_event,
+)
 
 fail = asyncio.Event()
 
@@ -61,6 +70,10 @@ async def slow(request: Request) -> Response:
 
 async def events(request: Request) -> Response:
     return StreamingResponse(ticks(), media_type="text/event-stream")
+
+
+async def download(request: Request) -> Response:
+    return StreamingResponse(ticks(), media_type="text/plain")
 
 
 async def ticks() -> AsyncIterator[str]:
@@ -119,26 +132,87 @@ async def hand_over(request: Request) -> Response:
     return PlainTextResponse("accepted")
 
 
-app = Starlette(
-    routes=[
-        *health_routes(),
-        Route("/break", break_pump),
-        Route("/slow", slow),
-        Route("/events", events),
-        Route("/told", told),
-        Route("/deaf", deaf),
-        Route("/hand-over", hand_over),
-        Route("/thread", thread),
-        Route("/block", block),
-        WebSocketRoute("/socket", socket),
-    ],
-    lifespan=lifespan,
-)
+async def flood(request: Request) -> Response:
+    return StreamingResponse(pieces(), media_type="text/event-stream")
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    say("flood begins")
+    try:
+        while True:
+            yield bytes(100_000)
+    finally:
+        say("flood ends")
+
+
+async def heap(request: Request) -> Response:
+    say("heap begins")
+    return Response(bytes(20_000_000))
+
+
+async def torrent(websocket: WebSocket) -> None:
+    await websocket.accept()
+    say("torrent begins")
+    try:
+        while True:
+            await websocket.send_bytes(os.urandom(100_000))  # it can't be compressed
+    finally:
+        say("torrent ends")
+
+
+async def dump(request: Request) -> Response:
+    signal.raise_signal(signal.SIGQUIT)
+    return PlainTextResponse("said")
+
+
+# The app's own, for whoever wants to see where everything is; gunicorn's workers replace it.
+signal.signal(signal.SIGQUIT, lambda number, frame: say("stacks"))
+
+ROUTES = [
+    *health_routes(),
+    Route("/dump", dump),
+    Route("/break", break_pump),
+    Route("/slow", slow),
+    Route("/events", events),
+    Route("/download", download),
+    Route("/told", told),
+    Route("/deaf", deaf),
+    Route("/hand-over", hand_over),
+    Route("/thread", thread),
+    Route("/block", block),
+    Route("/flood", flood),
+    Route("/heap", heap),
+    WebSocketRoute("/socket", socket),
+    WebSocketRoute("/torrent", torrent),
+]
+app = Starlette(routes=ROUTES, lifespan=lifespan)
 install(
     app,
     pumps=[pump, fragile],
     shutdown_grace=ShutdownGrace(requests=1.5, tasks=0.5, pumps=0.5, resources=0.5),
 )
+
+
+async def outside(scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer some requests itself, beside the app that it is around, as Socket.IO does."""
+    if scope.get("path") != "/poll":
+        await app(scope, receive, send)
+        return
+    say("poll begins")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        say("poll ends")
+
+
+inside = TaskGroupMiddleware(
+    outside, shutdown_grace=ShutdownGrace(requests=1.5, tasks=0.5, pumps=0.5, resources=0.5)
+)
+
+# For a server whose patience, or whose user's, is over first, however busy the machine is.
+PATIENT = ShutdownGrace(requests=15, tasks=0.5, pumps=0.5, resources=0.5)
+patient = Starlette(routes=ROUTES, lifespan=lifespan)
+install(patient, pumps=[pump], shutdown_grace=PATIENT)
 
 
 async def never() -> None:

@@ -8,8 +8,9 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, WebSocket
 from starlette.exceptions import WebSocketException
 
-from quattro_web.fastapi import CancelOnDisconnect, Deadline, RequestTaskGroup
-from tests.servers.record import hang, note, wait
+from quattro_web import set_deadline
+from quattro_web.fastapi import CancelOnDisconnect, RequestTaskGroup
+from tests.servers.record import gates, hang, note, until_watched, wait
 
 router = APIRouter(prefix="/ws")
 UNWATCHED: list[Any] = [CancelOnDisconnect(on=False)]
@@ -88,11 +89,11 @@ async def hang_up(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
 
 @router.websocket("/speak/{key}", dependencies=UNWATCHED)
 async def speak(websocket: WebSocket, key: str) -> None:
-    """Go on sending for a while when the gate is open, and never read."""
+    """Send when the gate is open, until it is opened again, and never read."""
     await websocket.accept()
     note(key, "accepted")
     await wait(key)
-    for _ in range(10):
+    while gates[key].locked():
         await websocket.send_text("hello?")
         await asyncio.sleep(0.02)  # time for the news to arrive
 
@@ -114,6 +115,21 @@ async def linger(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
         await websocket.close(4000)
 
 
+@router.websocket("/part/{key}")
+async def part(websocket: WebSocket, key: str) -> None:
+    """Close when the client is watched: a receive() of the server is pending then."""
+    await websocket.accept()
+    await until_watched()
+    await websocket.close(4000)
+
+
+@router.websocket("/part-with-children/{key}")
+async def part_with_children(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
+    """Do the same, with a child that has to end first."""
+    tg.create_task(until_watched())
+    await part(websocket, key)
+
+
 @router.websocket("/deny/{key}")
 async def deny(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
     """Let a child fail before the connection is accepted."""
@@ -125,8 +141,9 @@ async def deny(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
     await hang(key, "handler")
 
 
-@router.websocket("/late/{key}", dependencies=[Deadline(0.3)])
+@router.websocket("/late/{key}")
 async def late(websocket: WebSocket, key: str, tg: RequestTaskGroup) -> None:
     await websocket.accept()
+    set_deadline(websocket, 0.1)
     tg.create_task(hang(key, "child"), name="the slow child")
     await hang(key, "handler")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests.servers.matrix import Matrixed
+from tests.support.limitations import Limitation
 from tests.support.wire import CutError, Wire
 
 REASON = "the client has disconnected"
@@ -53,20 +54,23 @@ def test_where_it_was_not_asked_for(server: Matrixed, key: str) -> None:
     assert notes[-1] == "the app returned"
 
 
-def test_answer_after_a_half_close(server: Matrixed, key: str) -> None:
+def test_answer_after_a_half_close(server: Matrixed, key: str, limitation: Limitation) -> None:
     """R7: Only hypercorn answers a client that has shut down its sending side, where no
     disconnect cancels the handler; the others close the connection at once."""
     with Wire(server.port) as wire:
         wire.ask(f"/stay/{key}")
         server.wait_for_note(key, "handler began")
         wire.half_close()
-        if server.brand == "hypercorn":
-            server.open(key)
-            assert wire.answer().text == "stayed"
-        else:
-            with pytest.raises(CutError):
-                wire.answer()
-            server.open(key)
+        server.barrier()  # its own connection comes after the end of that one
+        server.open(key)
+        try:
+            text = wire.answer().text
+        except CutError:
+            text = ""
+        if server.brand != "hypercorn":
+            what = "closes the connection of a client that has shut down its sending side"
+            limitation(server.brand, f"({server.parts}) {what}", remains=not text)
+    assert text == "stayed" or (not text and server.brand != "hypercorn")
     assert "handler ended" in server.notes(key)
 
 

@@ -28,6 +28,18 @@ def test_bug_of_a_child(server: Matrixed, key: str) -> None:
     assert "apps.py" in server.log
 
 
+def test_exit_in_a_child(server: Matrixed, key: str) -> None:
+    """R4: `sys.exit()` in a child is a 500, and the server goes on."""
+    with Wire(server.port) as wire, Wire(server.port) as other:
+        other.ask(f"/hold/{key}-other")
+        wire.ask(f"/exit/{key}")
+        server.open(key)
+        assert wire.answer().status == 500
+        server.open(f"{key}-other")
+        assert other.answer().text == "held"
+    server.wait_for(r"RuntimeError: SystemExit\(3\) ends a request, and not the server$")
+
+
 def test_chunked_response_is_cut(server: Matrixed, key: str) -> None:
     """R5: A chunked response whose child fails lacks its last chunk: the client can tell."""
     with Wire(server.port) as wire:
@@ -82,7 +94,7 @@ def test_deadline(server: Matrixed, key: str) -> None:
 
 
 def test_deadline_of_a_stream(server: Matrixed, key: str) -> None:
-    """R8: A stream that has begun when its deadline passes is cut."""
+    """R8: A stream that is not complete at its own deadline is cut."""
     with Wire(server.port) as wire:
         wire.ask(f"/late-stream/{key}")
         assert wire.head().status == 200
@@ -90,3 +102,13 @@ def test_deadline_of_a_stream(server: Matrixed, key: str) -> None:
         assert wire.is_at_end()
     assert server.notes(key)[-1] == "the app raised DeadlineExceededError"
     server.wait_for(rf"GET /late-stream/{key} has passed its deadline after ")
+
+
+@pytest.mark.parametrize("length", [0, 6])
+def test_deadline_of_a_stream_that_has_begun(server: Matrixed, key: str, length: int) -> None:
+    """R8: A stream that has begun goes on when the deadline passes, in chunks and with a length."""
+    with server.quiet(), Wire(server.port) as wire:
+        answer = wire.get(f"/begun-stream/{key}?length={length}")
+        assert (answer.status, answer.body) == (200, b"onetwo")
+        assert answer.is_complete
+    assert "time left: None" in server.notes(key)

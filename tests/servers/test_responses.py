@@ -11,7 +11,7 @@ def test_ordinary_response_leaves_after_the_children(server: Matrixed, key: str)
     with Wire(server.port) as wire:
         wire.ask(f"/hold/{key}")
         server.wait_for_note(key, "handler returned")
-        server.open("a-barrier")
+        server.barrier()
         assert not wire.has_data()
         server.open(key)
         assert wire.answer().text == "held"
@@ -28,7 +28,7 @@ def test_chunks_leave_as_they_are_made(server: Matrixed, key: str) -> None:
         server.open(key)
         assert wire.chunk() == b"two"
         server.wait_for_note(key, "body ended")
-        server.open("a-barrier")
+        server.barrier()
         assert not wire.has_data()
         server.open(key)
         assert wire.chunk() == b""

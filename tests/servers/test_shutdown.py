@@ -1,11 +1,14 @@
 """Shutdown on real servers, with clients that stay."""
 
+import re
 import signal
-import time
+import sys
 
 import pytest
 
+from tests.servers.lifetime import PATIENT
 from tests.servers.living import EACH, Client, Living, Talker
+from tests.support.limitations import Limitation
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 
@@ -14,12 +17,16 @@ STATUS = {("uvicorn", signal.SIGTERM): -signal.SIGTERM}
 
 # At a SIGINT gunicorn does not let the workers of uvicorn end, and kills them after 30 s: there the
 # last resort ends them.
-IMPATIENT = {("gunicorn", signal.SIGINT), ("gunicorn-2", signal.SIGINT)}
+NEVER_ENDS = {("gunicorn", signal.SIGINT), ("gunicorn-2", signal.SIGINT)}
+
+CUT = r"the shutdown cancels what is still open after (\d+\.\d) s"
 
 
 @EACH
 @SIGNALS
-def test_clients_that_stay_do_not_keep_it_from_ending(name: str, number: signal.Signals) -> None:
+def test_clients_that_stay_do_not_keep_it_from_ending(
+    name: str, number: signal.Signals, limitation: Limitation
+) -> None:
     """A6: With an event stream, an idle WebSocket and a slow request open, a signal ends the server
     within its bound: in-flight work is told at once, what may finish does, the rest is cancelled,
     and pumps and resources end after it, in each process (trap: a stream that ignores shutdown)."""
@@ -30,16 +37,18 @@ def test_clients_that_stay_do_not_keep_it_from_ending(name: str, number: signal.
         assert stream.has_begun.wait(20)
         server.wait_for("told waits")
         server.wait_for_each("slow begins", 2)
-        began = time.monotonic()
         assert server.stop(number) == STATUS.get((name, number), 0)
-        seconds = time.monotonic() - began
         assert told.result() == (200, b"goodbye", True)
         assert short.result() == (200, b"slow", True)
         assert slow.result() == (503, b"Service Unavailable", True)
         assert stream.result() == (200, b"data: tick\n\n", True)
-        # granian drops its WebSockets at once; the others close them, as we do.
-        assert talker.result() == (1006 if name.startswith("granian") else 1012)
-    print(f"\n{name}, {number.name}: ended after {seconds:.1f} s, close code {talker.code}")
+        code = talker.result()
+    brand, _, parts = name.partition("-")
+    if brand == "granian":
+        limitation(brand, "drops its WebSockets without a close frame", remains=code == 1006)
+        assert code in {1006, 1001, 1012}
+    else:
+        assert code == 1012
     said = server.said()
     assert len(said) == server.workers
     for lines in said.values():
@@ -50,10 +59,51 @@ def test_clients_that_stay_do_not_keep_it_from_ending(name: str, number: signal.
         + ["events end", "socket ends"]
         + ["resources open", "pump begins", "pump ends", "resources close"] * server.workers
     )
-    assert "the shutdown cancels what is still open after 1.5 s" in server.log
+    assert seconds_until_cut(server) >= 1.5
     assert "Task was destroyed" not in server.log
     assert "Traceback" not in server.log
-    assert ("has not ended within" in server.log) == ((name, number) in IMPATIENT)
+    at_the_bound = "has not ended within" in server.log
+    if (name, number) in NEVER_ENDS:
+        what = f"({parts or 'default'}) does not end uvicorn's workers at a SIGINT"
+        limitation("gunicorn", what, remains=at_the_bound)
+    else:
+        assert not at_the_bound
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "hypercorn", "hypercorn-0", "granian"])
+def test_signal_by_which_the_server_does_not_stop(name: str) -> None:
+    """A6: A handler of the app's own for a signal by which its server does not stop, such as one
+    that writes stacks at a SIGQUIT, gets it, and the app goes on."""
+    with Living(name) as server:
+        assert Client(server, "/dump").result() == (200, b"said", True)
+        server.wait_for("stacks in")
+        assert Client(server, "/readyz").result()[0] == 200
+        assert server.stop() == STATUS.get((name, signal.SIGTERM), 0)
+
+
+@pytest.mark.parametrize("name", ["uvicorn", "granian"])
+def test_log_of_streams_that_are_cut(name: str) -> None:
+    """A6, R5: Streams that the shutdown cuts look truncated to their clients, and the log has one
+    entry for all of them, and at most a line of the server's for each."""
+    with Living(name) as server:
+        streams = [Client(server, "/download") for _ in range(3)]
+        assert all(stream.has_begun.wait(20) for stream in streams)
+        assert server.stop() == STATUS.get((name, signal.SIGTERM), 0)
+    assert [stream.result() for stream in streams] == [(200, b"data: tick\n\n", False)] * 3
+    assert server.log.count("the shutdown cancels what is still open") == 1
+    assert server.log.count("GET /download, since") == 3
+    assert "Traceback" not in server.log
+    assert server.log.count("without completing response") in {0, 3}
+
+
+def seconds_until_cut(server: Living) -> float:
+    """Return when the shutdown first cancelled what was open, by the log.
+
+    Never sooner than its grace allows; how much later is a matter of the machine.
+    """
+    found = re.search(CUT, server.log)
+    assert found, server.log
+    return float(found[1])
 
 
 LAST_RESORT = pytest.mark.parametrize(
@@ -82,7 +132,7 @@ def test_nothing_keeps_it_from_ending(name: str, what: str) -> None:
 @pytest.mark.parametrize("name", ["uvicorn", "hypercorn-0"])
 def test_second_signal_hurries(name: str) -> None:
     """A6: A second signal ends the patience on the real servers as well."""
-    with Living(name) as server:
+    with Living(name, "patient") as server:
         slow, _ = Client(server, "/slow"), Client(server, "/told")
         server.wait_for("slow begins")
         server.wait_for("told waits")
@@ -91,7 +141,7 @@ def test_second_signal_hurries(name: str) -> None:
         server.send(signal.SIGTERM)
         server.wait_for("slow is cancelled")
         assert slow.result()[0] in (503, 0)
-    assert "the shutdown cancels what is still open after 0." in server.log
+    assert seconds_until_cut(server) < PATIENT.requests
 
 
 @EACH
@@ -108,13 +158,25 @@ def test_handed_over_work_is_finished(name: str) -> None:
     ("name", "option"),
     [("uvicorn", "--timeout-graceful-shutdown"), ("hypercorn", "--graceful-timeout")],
 )
-def test_server_that_is_less_patient_cuts_requests_itself(name: str, option: str) -> None:
+def test_server_that_is_less_patient_cuts_requests_itself(
+    name: str, option: str, limitation: Limitation
+) -> None:
     """A6: A server whose own time for open requests is over first answers them with a 500, and
-    pumps and resources end in order nevertheless."""
-    with Living(name, "app", option, "1") as server:
+    pumps and resources end in order nevertheless. hypercorn has no such time on Python 3.12 and
+    newer: there the shutdown's grace ends them, with a 503."""
+    # It waits for `asyncio.Server.wait_closed` before its time begins, and that waits for the last
+    # connection since Python 3.12.1.
+    waits = name == "hypercorn" and sys.version_info >= (3, 12, 1)
+    with Living(name, "app" if waits else "patient", option, "1") as server:
         slow = Client(server, "/slow")
         server.wait_for("slow begins")
         server.stop()
-        assert slow.result()[0] == 500
+        status = slow.result()[0]
+    if waits:
+        assert status in {500, 503}
+        what = "counts its --graceful-timeout from the end of the last connection"
+        limitation(name, what, remains=status == 503)
+    else:
+        assert status == 500
     [lines] = [lines for lines in server.said().values() if "slow is cancelled" in lines]
     assert lines[-3:] == ["slow is cancelled", "pump ends", "resources close"]

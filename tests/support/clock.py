@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from typing import Any
 
-GRACE = 0.2
+GRACE = 2.0
 """Real seconds that a thread has to wake an idle loop with no timers, before it is a deadlock."""
 
 

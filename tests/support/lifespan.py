@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from starlette.types import ASGIApp, Message
 
-from quattro_web import AppGroup, app_task_group
+from quattro_web import AppTaskGroup, app_task_group
 from tests.support.asgi import Exchange
 
 
@@ -77,7 +77,7 @@ class Life:
         """Prepare a request in this run."""
         return Exchange(self.app, path, log=self.log, state=dict(self.state), **scope)
 
-    async def group(self) -> AppGroup:
+    async def group(self) -> AppTaskGroup:
         """Return the app's group, as a request in this run gets it."""
         passed = await Exchange(self.app, state=dict(self.state)).run()
         return app_task_group(passed.scope)

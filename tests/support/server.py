@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
+import random
 import re
 import signal
 import socket
@@ -184,6 +187,15 @@ def gunicorn(app: str, *options: str) -> list[str]:
 
 
 def free_port() -> int:
-    """Return a port that nothing listens at, for a server that can't choose one itself."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """Return a port that nothing listens at, for a server that can't choose one itself.
+
+    The system gives other ports than these to the connections of clients, and each process that
+    runs tests beginning somewhere else, nobody takes it before the server does.
+    """
+    for port in _ports:
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
+
+
+_ports = itertools.cycle(random.SystemRandom().sample(range(20_000, 32_000), 12_000))

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -19,43 +20,14 @@ import quattro_web
 ROOT = Path(__file__).parents[2]
 PLUGIN = Path(__file__).parent / "around.py"
 # All that is fetched and installed for it; a folder of git's ignorance that `make clean` removes.
-CACHE = ROOT / ".venvs" / f"transparency-{sys.version_info.major}.{sys.version_info.minor}"
+# The pins are those of `make`; without them it is the newest of everything.
+PINNED = bool(os.environ.get("PIP_CONSTRAINT"))
+NAME = "transparency" if PINNED else "transparency-newest"
+CACHE = ROOT / ".venvs" / f"{NAME}-{sys.version_info.major}.{sys.version_info.minor}"
 PYTHON = CACHE / "venv" / "bin" / "python"
 
-# What the suites import, as far as many tests need it. A test of something rarer is not collected,
-# or fails, with and without the middleware.
-REQUIREMENTS = (
-    "pytest>=9,<9.2",
-    "pytest-timeout",
-    "pytest-xdist",  # for its marker
-    "a2wsgi",
-    "blockbuster",
-    "dirty-equals",
-    "email-validator",
-    "filelock",  # what quattro_web needs itself
-    "flask",
-    "httpx",
-    "httpx2[zstd]",
-    "importlib-metadata",
-    "inline-snapshot",
-    "itsdangerous",
-    "jinja2",
-    "opentelemetry-sdk",
-    "orjson",
-    "pwdlib[argon2]",
-    "pydantic-extra-types",
-    "pydantic-settings",
-    "pyjwt",
-    "python-multipart",
-    "python-slugify",
-    "pyyaml",
-    "sqlmodel",
-    "strawberry-graphql",
-    "trio",
-    "typer",
-    "ujson",
-    "uvicorn",
-)
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+REQUIREMENTS: list[str] = PYPROJECT["dependency-groups"]["transparency"]
 
 Outcomes = dict[str, str]
 
@@ -129,10 +101,11 @@ def prepare(*wanted: Suite) -> None:
     """Fetch the suites, and make the environment that they run in."""
     CACHE.mkdir(parents=True, exist_ok=True)
     if not PYTHON.exists():
-        subprocess.run([sys.executable, "-m", "venv", CACHE / "venv"], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", CACHE / "venv"], check=True)
     pinned = [f"{suite.name}=={suite.version}" for suite in suites()]
     stamp = CACHE / "installed.txt"
-    installed = "\n".join([*pinned, *REQUIREMENTS])
+    pins = (ROOT / "constraints.txt").read_text() if PINNED else ""
+    installed = "\n".join([*pinned, *REQUIREMENTS, pins])
     if not stamp.exists() or stamp.read_text() != installed:
         _pip("install", *pinned, *REQUIREMENTS)
         stamp.write_text(installed)
@@ -152,7 +125,8 @@ def file_of(test: str) -> str:
 
 
 def _pip(*arguments: str) -> None:
-    command = [str(PYTHON), "-m", "pip", "--disable-pip-version-check", *arguments]
+    pip = [sys.executable, "-m", "pip", "--python", str(PYTHON)]
+    command = [*pip, "--disable-pip-version-check", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         msg = f"pip {arguments[0]} failed:\n{done.stderr[-2000:]}"

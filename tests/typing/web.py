@@ -7,20 +7,26 @@ from typing import assert_type
 
 from fastapi import APIRouter, FastAPI, params
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
 
 from quattro_web import (
-    AppGroup,
+    AppTaskGroup,
     MapResults,
     PumpHealth,
     Pumps,
     ShutdownEvent,
+    ShutdownGrace,
     TaskGroup,
+    TaskGroupMiddleware,
     app_task_group,
     cancel_on_disconnect,
+    install,
     request_task_group,
+    set_deadline,
     shutdown_event,
     task_group_lifespan,
+    time_left,
 )
 from quattro_web import fastapi as aliases
 from tests.typing.core import length, number, text
@@ -34,7 +40,7 @@ async def requests(conn: HTTPConnection) -> None:
 
 
 async def apps(conn: HTTPConnection) -> None:
-    assert_type(app_task_group(conn), AppGroup)
+    assert_type(app_task_group(conn), AppTaskGroup)
     # None if it has failed.
     assert_type(app_task_group(conn).create_task(number()), asyncio.Task[int | None])
     assert_type(app_task_group(conn).create_task(number, name="one"), asyncio.Task[int | None])
@@ -62,8 +68,22 @@ async def collected(event: ShutdownEvent) -> None:
     await keep()  # type: ignore[call-arg]
     pumps.pump(name="poll")(1)  # type: ignore[type-var]
     pumps.pump(policy="restart")  # type: ignore[call-overload]
+    pumps.pump(on_return="again")  # type: ignore[call-overload]
+    pumps.pump(ready_timeout="30")  # type: ignore[call-overload]
     Starlette(lifespan=task_group_lifespan(pumps=pumps))
     FastAPI(lifespan=task_group_lifespan(pumps=[poll]))
+
+
+def options(app: FastAPI) -> None:
+    """Each option of install and of the middleware has its type, also by way of Middleware."""
+    install(app, pumps=[poll], deadline=3, shutdown_grace=ShutdownGrace(requests=1))
+    install(app, deadline={"/": 3, "/events": None}, stream_deadline=60)
+    install(app, deadline="3")  # type: ignore[arg-type]
+    install(app, deadline={"/": "3"})  # type: ignore[dict-item]
+    install(app, limit=3)  # type: ignore[call-arg]
+    Middleware(TaskGroupMiddleware, concurrency_limit=3, deadline_header=None)
+    Middleware(TaskGroupMiddleware, concurrency_limit="3")  # type: ignore[arg-type]
+    Middleware(TaskGroupMiddleware, limit=3)  # type: ignore[call-arg]
 
 
 def health(pump: PumpHealth) -> None:
@@ -82,7 +102,7 @@ async def handler(
     assert_type(tg.create_background_task(text), asyncio.Task[str])
     assert_type(await tg.gather(number(), text()), tuple[int, str])
     assert_type(tg.map(length, ["a"], limit=1), MapResults[int])
-    assert_type(app_tg, AppGroup)
+    assert_type(app_tg, AppTaskGroup)
     assert_type(app_tg.create_task(text()), asyncio.Task[str | None])
     assert_type(event, ShutdownEvent)
     assert_type(aliases.Deadline(30), params.Depends)
@@ -94,4 +114,8 @@ async def handler(
     cancel_on_disconnect(conn, on=False)
     cancel_on_disconnect(conn, False)  # type: ignore[call-arg]
     aliases.Deadline("30")  # type: ignore[arg-type]
+    aliases.Deadline(30, 60)  # type: ignore[call-arg]
+    set_deadline(conn, None)
+    set_deadline(conn, 30, stream=60)
+    assert_type(time_left(conn), float | None)
     aliases.ConcurrencyLimit(1.5)  # type: ignore[arg-type]

@@ -1,0 +1,103 @@
+"""One pump in one run of an app."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from quattro_core import Supervisor, SupervisorState, TaskStatus
+from quattro_web._locks.base import Lease, this_process
+from quattro_web._locks.holder import OnceState, run_once
+from quattro_web._pumps.pump import Pump
+from quattro_web._shutdown.state import ShutdownEvent
+from quattro_web._util.exceptions import add_note, text_of
+
+logger = logging.getLogger("quattro_web")
+
+
+class PumpRun:
+    """One pump in one run of an app: it is supervised here, and waits for its lock if it has one.
+
+    Args:
+        pump: The pump.
+        name: Its name in this run.
+        state: What the lifespan has yielded.
+        shutdown: Tells the pump that the server is shutting down.
+    """
+
+    def __init__(self, pump: Pump, name: str, state: object, shutdown: ShutdownEvent) -> None:
+        self.pump = pump
+        self.name = name
+        self.once = None if pump.once is None else OnceState()
+        self._function = pump._bound(state)
+        if "shutdown" in pump._takes:
+            self._function = partial(self._function, shutdown=shutdown)
+        self._status: TaskStatus | None = None
+        self._supervisor = Supervisor(
+            self._function if pump.once is None else self._run_once,
+            name=f"pump {name}",
+            on_failure=pump.on_failure,
+            on_return=pump.on_return,
+            restart=pump.restart,
+            logger=logger,
+        )
+
+    @property
+    def supervisor(self) -> Supervisor:
+        return self._supervisor
+
+    @property
+    def declares_ready(self) -> bool:
+        """Whether the start-up waits until it says that it is ready."""
+        return "task_status" in self.pump._takes
+
+    async def run(self) -> None:
+        """Run the pump by its policy, until it is cancelled or ends."""
+        await self._supervisor.run()
+
+    async def wait_ready(self) -> None:
+        """Wait until it says that it is ready.
+
+        Raises:
+            TimeoutError: If it does not say so in time.
+        """
+        try:
+            await self._supervisor.wait_started(self.pump.ready_timeout)
+        except TimeoutError as exc:
+            if self.once is not None and self.once.error is not None:
+                why = text_of(self.once.error)
+                lock = f"its lock {self.pump.once!r} is out of reach: {why}"
+                add_note(exc, lock)
+            raise
+
+    async def run_unsupervised(self) -> None:
+        """Run its function alone, for a test: without its policy, and without its lock."""
+        handles: dict[str, Any] = {
+            "lease": Lease(token=1, holder=this_process()),
+            "task_status": TaskStatus(lambda: None),
+        }
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump._takes})
+
+    # Where it runs once
+
+    async def _run_once(self, *, task_status: TaskStatus) -> None:
+        assert self.pump.once is not None
+        self._status = task_status
+        await run_once(self.pump.once, self.name, self._run_leased, report=self._report)
+
+    async def _run_leased(self, lease: Lease) -> None:
+        handles: dict[str, Any] = {"lease": lease, "task_status": TaskStatus(self._ready)}
+        if not self.declares_ready:
+            self._ready()
+        await self._function(**{name: handles[name] for name in handles.keys() & self.pump._takes})
+
+    def _report(self, state: OnceState) -> None:
+        self.once = state
+        if state.is_standby:  # another process runs it: here, nothing is left to be waited for
+            self._ready()
+
+    def _ready(self) -> None:
+        """Say that it is ready, to take over or to work; it may be the second time in one run."""
+        if self._status is not None and self._supervisor.state is SupervisorState.STARTING:
+            self._status.started()

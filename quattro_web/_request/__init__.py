@@ -1,0 +1,5 @@
+"""One request or WebSocket connection: its task group, and what is read, held back and answered.
+
+`exchange.Exchange` is the request; the middleware makes one for each. Calls `_app` for the run that
+the request belongs to.
+"""

@@ -1,0 +1,37 @@
+"""The current task and event loop, and what can be known of a cancellation."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import Any, cast
+
+
+def current_task() -> asyncio.Task[Any]:
+    """Return the current task, where there is one for sure."""
+    return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def is_cancelled() -> bool:
+    """Tell whether the current task was asked to end. A CancelledError alone does not say so."""
+    return bool(current_task().cancelling())
+
+
+def is_ctrl_c(exc: BaseException) -> bool:
+    """Tell whether this may be the user's Ctrl-C, which ends the program.
+
+    Servers, and `asyncio.Runner`, have a handler of their own for it, which raises nothing: there,
+    a KeyboardInterrupt is an error of the code that raises it.
+    """
+    return (
+        isinstance(exc, KeyboardInterrupt)
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+
+
+def current_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the event loop that runs; None in a thread without one, and under trio."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,36 @@
+"""What is set on the exceptions of an app, which may be of any kind, and what they say.
+
+One that is a frozen dataclass refuses to have an attribute set, also one of `BaseException`. One
+that a module keeps, such as ``NOT_FOUND = HTTPException(404)``, is raised again and again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Add a note, once."""
+    notes = getattr(error, "__notes__", ())
+    if note not in notes:
+        BaseException.__setattr__(error, "__notes__", [*notes, note])
+
+
+def set_context(error: BaseException, context: BaseException | None) -> None:
+    """Set what was being handled when it was raised."""
+    BaseException.__setattr__(error, "__context__", context)
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """Yield the errors in a group, and in groups in it; itself if it is none."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def text_of(error: BaseException) -> str:
+    """Return the class and the message of an error: the ``repr`` of redis-py's has no message."""
+    name, text = type(error).__name__, str(error)
+    return f"{name}: {text}" if text else name

@@ -1,0 +1,115 @@
+"""Apps and servers that are in the middle of an answer to a failure."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web._request.handlers import end_children_first
+from tests.request.gated import app_of, ticks
+from tests.support.asgi import Exchange, get, run
+
+
+def test_app_that_answers_for_another_one() -> None:
+    """R2, R4: An app that answers for the failed one around it is not done for by that:
+    its own children are awaited, though an exception is being handled as it sends its response."""
+    log: list[str] = []
+
+    async def handler(request: Request) -> Response:
+        request_task_group(request).create_task(ticks(log, "child"))
+        return PlainTextResponse("instead")
+
+    fallback = TaskGroupMiddleware(Starlette(routes=[Route("/", handler)]))
+
+    async def answer(_: Request, __: Exception) -> ASGIApp:
+        return fallback
+
+    handlers: Any = {404: answer}
+    run(get(Starlette(exception_handlers=handlers), log=log))
+    assert log == ["child", "start 200", "body instead"]
+
+
+def test_answer_that_is_cancelled_from_outside() -> None:
+    """R4: A server that cancels a request while its failure is answered cancels it."""
+
+    async def answer(request: Request, exc: Exception) -> Response:
+        return await asyncio.sleep(3600, PlainTextResponse("never seen"))
+
+    async def endpoint(request: Request) -> Response:
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        request_task_group(request).create_task(fail())
+        return PlainTextResponse("never seen")
+
+    app = app_of(endpoint)
+    app.add_exception_handler(ZeroDivisionError, answer)
+
+    async def main() -> Exchange:
+        exchange = Exchange(app)
+        serving = asyncio.create_task(exchange.run())
+        await asyncio.sleep(1)
+        serving.cancel("the server")
+        with pytest.raises(asyncio.CancelledError, match="the server"):
+            await serving
+        return exchange
+
+    assert run(main()).sent == []
+
+
+def test_app_that_answers_for_a_handler() -> None:
+    """R3, R4: A handler that has raised does not wait for its children, also where an app with a
+    middleware of its own answers for it."""
+    log: list[str] = []
+
+    async def forever() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("child")
+
+    async def handler(request: Request) -> Response:
+        request_task_group(request).create_task(forever())
+        await asyncio.sleep(0)
+        raise HTTPException(404)
+
+    async def answer(_: Request, __: Exception) -> ASGIApp:
+        return TaskGroupMiddleware(PlainTextResponse("instead", 404))
+
+    handlers: Any = {404: answer}
+    app = Starlette(routes=[Route("/", handler)], exception_handlers=handlers)
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child", "start 404", "body instead"]
+
+
+def test_app_that_is_first_asked_in_two_threads() -> None:
+    """R4: An exception handler of the app's is called once, also if the first requests of the app
+    come in two event loops at once, each of which gets ready for its children."""
+    calls: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        tables = request.scope["starlette.exception_handlers"]
+        request_task_group(request)
+        end_children_first(tables)  # as the other thread does, which has looked before
+        raise LookupError
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        calls.append(repr(exc))
+        return Response(status_code=418)
+
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers={LookupError: handler})
+    install(app)
+    assert run(get(app)).status == 418
+    assert calls == ["LookupError()"]
+    middleware: Any = app.middleware_stack
+    while not hasattr(middleware, "_exception_handlers"):
+        middleware = middleware.app
+    assert middleware._exception_handlers[LookupError].quattro_web_handler is handler

@@ -1,0 +1,199 @@
+"""Children have ended before any dependency of their handler closes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+
+from quattro_web import install
+from quattro_web.fastapi import RequestTaskGroup
+from tests.request.sessions import FunctionSession, RequestSession, child, log
+from tests.support.asgi import get, run
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> Iterator[None]:
+    log.clear()
+    yield
+    log.clear()
+
+
+def test_handler_that_raises_cancels_its_children() -> None:
+    """R3: A handler that raises cancels its children, and does not wait (trap: a slow 403)."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child ended", "start 403", 'body {"detail":"Forbidden"}']
+
+
+@pytest.mark.parametrize("first", ["group", "sessions"])
+@pytest.mark.parametrize("error", [HTTPException(403), ZeroDivisionError()])
+def test_children_end_before_dependencies_close(first: str, error: Exception) -> None:
+    """R3: They end before any dependency closes, in any order (trap: a closed session)."""
+    app = FastAPI()
+
+    async def fail(tg: Any) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise error
+
+    if first == "group":
+
+        @app.get("/")
+        async def handler(tg: RequestTaskGroup, a: RequestSession, b: FunctionSession) -> None:
+            await fail(tg)
+    else:
+
+        @app.get("/")
+        async def other(b: FunctionSession, a: RequestSession, tg: RequestTaskGroup) -> None:
+            await fail(tg)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "function session closed", "request session closed"]
+
+
+@pytest.mark.parametrize("kind", [RequestSession, FunctionSession])
+def test_dependencies_of_one_kind(kind: Any) -> None:
+    """R3: They end before dependencies of one kind alone, too, that are opened after the group is
+    asked for."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, only: kind) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[0] == "child ended"
+    assert log[1].endswith("session closed")
+
+
+def test_child_of_a_dependency_ends_before_those_opened_later() -> None:
+    """R3: A child that a dependency has spawned ends before those that were opened after it."""
+    app = FastAPI()
+
+    async def spawning(tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+
+    @app.get("/")
+    async def handler(
+        s: Annotated[None, Depends(spawning)], a: RequestSession, b: FunctionSession
+    ) -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "function session closed", "request session closed"]
+
+
+@pytest.mark.parametrize("when", ["handler runs", "handler has returned"])
+def test_failing_child_ends_its_siblings_first(when: str) -> None:
+    """R3, R4: A child fails: its siblings end, then dependencies close, then it is answered."""
+    app = FastAPI()
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(404)
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        tg.create_task(fails())
+        if when == "handler runs":
+            await asyncio.Event().wait()
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:3] == ["child ended", "request session closed", "start 404"]
+
+
+def test_children_of_a_stream_end_before_its_session_closes() -> None:
+    """R3: The children that produce a stream end before the session that they use closes."""
+    app = FastAPI()
+
+    async def produce(queue: "asyncio.Queue[str | None]") -> None:
+        for item in ["a", "b", None]:
+            await queue.put(item)
+        await asyncio.sleep(0)
+        log.append("producer ended")
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> StreamingResponse:
+        queue: asyncio.Queue[str | None] = asyncio.Queue(1)
+        tg.create_task(produce(queue))
+
+        async def chunks() -> AsyncIterator[str]:
+            while (item := await queue.get()) is not None:
+                yield item
+
+        return StreamingResponse(chunks())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == [
+        "start 200",
+        "chunk a",
+        "chunk b",
+        "producer ended",
+        "body",
+        "request session closed",
+    ]
+
+
+def test_clean_up_that_fails_is_not_lost() -> None:
+    """R4: A bug in a child that the handler's 403 has cancelled is not hidden behind the 403."""
+    app = FastAPI()
+
+    async def fails_to_end() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ZeroDivisionError
+
+    @app.get("/")
+    async def handler(a: RequestSession, tg: RequestTaskGroup) -> None:
+        tg.create_task(fails_to_end())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    install(app)
+    exchange = run(get(app, log=log))
+    assert log == ["request session closed", "start 500", "body Internal Server Error",
+                   "raised ExceptionGroup"]  # fmt: skip
+    assert isinstance(exchange.error, ExceptionGroup)
+    assert [type(each) for each in exchange.error.exceptions] == [HTTPException, ZeroDivisionError]
+
+
+def test_dependency_that_answers_for_the_handler() -> None:
+    """R3: A dependency may turn the handler's error into another one, which is answered."""
+    app = FastAPI()
+
+    async def translating() -> AsyncIterator[None]:
+        try:
+            yield
+        except ZeroDivisionError:
+            raise HTTPException(409) from None
+
+    @app.get("/")
+    async def handler(a: Annotated[None, Depends(translating)], tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        raise ZeroDivisionError
+
+    install(app)
+    run(get(app, log=log))
+    assert log[:2] == ["child ended", "start 409"]

@@ -1,0 +1,108 @@
+"""How long the start of a response is held, and what is held with it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Message, Receive, Scope, Send
+
+from quattro_web import TaskGroupMiddleware, request_task_group
+from tests.request.gated import app_of
+from tests.support.asgi import get, run
+
+
+def test_start_of_a_silent_stream_is_not_held_for_ever() -> None:
+    """R2: The start of a stream leaves although its first chunk is long in coming."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        async def chunks() -> AsyncIterator[str]:
+            await asyncio.sleep(60)
+            log.append("a minute later")
+            yield "a"
+
+        request_task_group(request).create_background_task(asyncio.Event().wait())
+        return StreamingResponse(chunks())
+
+    run(get(app_of(endpoint), log=log))
+    assert log == ["start 200", "a minute later", "chunk a", "body"]
+
+
+def test_first_chunk_waits_for_a_start_that_is_being_sent() -> None:
+    """R2, R10: A chunk does not overtake the start that a slow client is still taking."""
+    log: list[str] = []
+
+    async def slow(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await asyncio.sleep(10)
+            log.append("start taken")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(1)
+        await send({"type": "http.response.body", "body": b"a"})
+
+    run(get(TaskGroupMiddleware(app), log=log, on_send=slow))
+    assert log == ["start 200", "start taken", "body a"]
+
+
+@pytest.mark.parametrize("with_group", [True, False])
+def test_start_is_not_cut_by_who_waits_for_it(with_group: bool) -> None:
+    """R5, R10: A timeout of the app's around a chunk, which waits for a start that a slow client is
+    still taking, does not cut the start."""
+    log: list[str] = []
+
+    async def slow(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await asyncio.sleep(10)
+            log.append("start taken")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if with_group:
+            request_task_group(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        log.append("timeout")
+        await send({"type": "http.response.body", "body": b"b"})
+
+    run(get(TaskGroupMiddleware(app), log=log, on_send=slow))
+    assert log == ["start 200", "timeout", "start taken", "body b"]
+
+
+def test_start_that_cannot_be_sent_is_not_lost() -> None:
+    """R2, C5: What the server raises at a start that was held for long enough leaves the app, also
+    if the app sends nothing after it."""
+    error = ZeroDivisionError()
+
+    async def fails(message: Message) -> None:
+        raise error
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.sleep(1)
+
+    assert run(get(TaskGroupMiddleware(app), on_send=fails)).error is error
+
+
+def test_ordinary_response_is_held_as_long_as_it_takes() -> None:
+    """R2: An ordinary response is held, whatever the time that its children take."""
+    log: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(60)
+        log.append("child")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a"})
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["child", "start 200", "body a"]

@@ -1,0 +1,654 @@
+"""Who stands around a handler sees what has failed, as itself."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from typing import Annotated, Any, Self, cast
+
+import anyio
+import pytest
+from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.routing import APIRoute
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import PlainTextResponse, StreamingResponse
+from starlette.routing import Route
+
+from quattro_core import TaskGroup
+from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
+from quattro_web.fastapi import RequestTaskGroup
+from tests.request.failing import Teapot, answer, fail
+from tests.support.asgi import Exchange, Socket, get, run
+
+Run = Callable[[TaskGroup], Coroutine[Any, Any, Any]]
+log: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> Iterator[None]:
+    log.clear()
+    yield
+    log.clear()
+
+
+class OwnerError(Exception):
+    pass
+
+
+async def forever() -> Any:
+    await asyncio.Event().wait()
+
+
+async def awaited(tg: TaskGroup) -> None:
+    await tg.create_task(fail(OwnerError()))
+
+
+async def gathered(tg: TaskGroup) -> None:
+    await tg.gather(forever(), fail(OwnerError()), forever())
+
+
+async def mapped(tg: TaskGroup) -> None:
+    async for _ in tg.map(fail, [OwnerError()], limit=2):
+        pass
+
+
+async def not_awaited(tg: TaskGroup) -> None:
+    tg.create_task(fail(OwnerError()))
+    await forever()
+
+
+async def in_background(tg: TaskGroup) -> None:
+    tg.create_background_task(fail(OwnerError()))
+    await forever()
+
+
+async def returns(tg: TaskGroup) -> None:
+    tg.create_task(fail(OwnerError()))
+
+
+async def swallows(tg: TaskGroup) -> None:
+    tg.create_task(fail(OwnerError()))
+    try:
+        await forever()
+    except asyncio.CancelledError:
+        pass
+
+
+IN_TIME = [awaited, gathered, mapped, not_awaited, in_background, swallows]
+
+
+async def maps_errors() -> AsyncIterator[None]:
+    try:
+        yield
+    except OwnerError as exc:
+        log.append("mapped")
+        raise HTTPException(400) from exc
+
+
+async def rolls_back() -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        log.append(f"rolled back after {type(exc).__name__}")
+        raise
+
+
+def rolls_back_in_a_thread() -> Iterator[None]:
+    try:
+        yield
+    except Exception as exc:
+        log.append(f"rolled back after {type(exc).__name__}")
+        raise
+    finally:
+        log.append("closed")
+
+
+@pytest.mark.parametrize("scope", ["request", "function"])
+@pytest.mark.parametrize("does", IN_TIME)
+def test_dependency_sees_what_has_failed(does: Run, scope: Any) -> None:
+    """R4: A dependency with ``yield`` sees the error of a child, as its own type, and may answer it
+    otherwise, whether the handler awaits the child or not."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(
+        a: Annotated[None, Depends(maps_errors, scope=scope)],
+        b: Annotated[None, Depends(rolls_back, scope=scope)],
+        c: Annotated[None, Depends(rolls_back_in_a_thread, scope=scope)],
+        tg: RequestTaskGroup,
+    ) -> None:
+        await does(tg)
+
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (400, None)
+    told = "rolled back after OwnerError"
+    assert log == [told, "closed", told, "mapped"]
+
+
+def test_dependency_sees_what_fails_after_the_handler() -> None:
+    """R4: So it is if a child fails when the handler has returned, and its response waits."""
+    app = FastAPI(exception_handlers={OwnerError: answer("never called")})
+
+    @app.get("/")
+    async def handler(
+        a: Annotated[None, Depends(maps_errors)],
+        b: Annotated[None, Depends(rolls_back)],
+        tg: RequestTaskGroup,
+    ) -> None:
+        await returns(tg)
+
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (400, None)
+    assert log == ["rolled back after OwnerError", "mapped"]
+
+
+@pytest.mark.parametrize("does", [awaited, gathered, mapped])
+def test_what_is_around_the_await_sees_what_has_failed(does: Run) -> None:
+    """R4: A context manager, a decorator or a route class around the await of a child sees its
+    error as itself."""
+
+    class Maps(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            original = super().get_route_handler()
+
+            async def handler(request: Request) -> Response:
+                try:
+                    return await original(request)
+                except OwnerError:
+                    log.append("route class")
+                    raise HTTPException(400) from None
+
+            return handler
+
+    app = FastAPI()
+    router = APIRouter(route_class=Maps)
+
+    @router.get("/")
+    async def handler(tg: RequestTaskGroup) -> None:
+        try:
+            await does(tg)
+        except OwnerError:
+            log.append("handler")
+            await asyncio.sleep(0)  # its clean-up is not cut
+            log.append("cleaned up")
+            raise
+
+    app.include_router(router)
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (400, None)
+    assert log == ["handler", "cleaned up", "route class"]
+
+
+@pytest.mark.parametrize("does", [awaited, gathered, mapped])
+def test_endpoint_wrapped_by_hand_sees_what_has_failed(does: Run) -> None:
+    """R4: In Starlette, what is wrapped around an endpoint sees it as itself."""
+
+    async def endpoint(request: Request) -> Response:
+        await does(request_task_group(request))
+        return Response()
+
+    async def wrapped(request: Request) -> Response:
+        try:
+            return await endpoint(request)
+        except OwnerError as exc:
+            raise HTTPException(400) from exc
+
+    app = Starlette(routes=[Route("/", wrapped)])
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (400, None)
+
+
+@pytest.mark.parametrize("does", [awaited, gathered, mapped])
+def test_handler_that_catches_a_failure_answers_for_it(does: Run) -> None:
+    """R4: A handler that awaits a child and catches its error, which has cancelled the others,
+    answers as it likes."""
+    app = FastAPI(exception_handlers={OwnerError: answer("never called")})
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> str:
+        tg.create_task(forever())
+        with pytest.raises(OwnerError):
+            await does(tg)
+        with pytest.raises(RuntimeError, match="shutting down"):
+            tg.create_task(forever())
+        await asyncio.sleep(1)
+        return "instead"
+
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.body, exchange.error) == (200, b'"instead"', None)
+
+
+async def fails_in_its_clean_up() -> None:
+    try:
+        await forever()
+    finally:
+        raise Teapot
+
+
+def test_handler_that_catches_a_failure_does_not_answer_for_another() -> None:
+    """R4, C5: What it is not told of is a failure of the request still."""
+    app = FastAPI(exception_handlers={Teapot: answer("teapot", 418)})
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> str:
+        tg.create_task(fails_in_its_clean_up())
+        with pytest.raises(OwnerError):
+            await awaited(tg)
+        return "never seen"
+
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.body) == (418, b"teapot: Teapot()")
+
+
+@pytest.mark.parametrize("scope", ["request", "function"])
+@pytest.mark.parametrize("why", ["deadline", "disconnect"])
+def test_dependency_sees_why_the_request_ends(why: str, scope: Any) -> None:
+    """R3, R7, R8: A dependency sees an exception too if the deadline has passed or the client has
+    left: one in a thread is closed on every FastAPI."""
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(
+        request: Request,
+        a: Annotated[None, Depends(rolls_back, scope=scope)],
+        b: Annotated[None, Depends(rolls_back_in_a_thread, scope=scope)],
+        tg: RequestTaskGroup,
+    ) -> None:
+        # Not before the thread has run, for which no clock waits.
+        if why == "deadline":
+            set_deadline(request, 2)
+        else:
+            cancel_on_disconnect(request)
+            exchange.disconnect_after(1)
+        try:
+            await tg.create_task(forever())
+        except asyncio.CancelledError:
+            log.append("cancelled")
+            raise
+
+    install(app)
+
+    exchange = Exchange(app)
+    run(exchange.run())
+    assert (exchange.status, exchange.error) == (504 if why == "deadline" else 499, None)
+    kind = "DeadlineExceededError" if why == "deadline" else "ClientDisconnect"
+    told = f"rolled back after {kind}"
+    assert log == ["cancelled", told, "closed", told]
+
+
+# Failures in groups
+
+
+class AnyioGroup:
+    """anyio's, with the method of the others."""
+
+    def __init__(self) -> None:
+        self._group = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> Any:
+        return await self._group.__aexit__(*cast("Any", exc))
+
+    def create_task(self, coro: Coroutine[Any, Any, Any]) -> None:
+        async def run() -> None:
+            await coro
+
+        self._group.start_soon(run)
+
+
+GROUPS: list[Any] = [asyncio.TaskGroup, TaskGroup, AnyioGroup]
+
+
+async def fails_in_groups(group: Any, *errors: Exception) -> None:
+    async with group() as outer:
+
+        async def inner() -> None:
+            async with group() as within:
+                for error in errors:
+                    within.create_task(fail(error))
+
+        outer.create_task(inner())
+
+
+@pytest.mark.parametrize("uses_its_group", [True, False])
+@pytest.mark.parametrize("by_child", [True, False])
+@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_one_failure_out_of_nested_groups(
+    group: Any, by_child: bool, uses_its_group: bool, make: str
+) -> None:
+    """R4: One failure that comes out of groups of a helper's is answered as itself."""
+    if by_child and not uses_its_group:
+        return
+
+    async def endpoint(request: Request) -> Response:
+        if by_child:
+            tg = request_task_group(request)
+            tg.create_task(fails_in_groups(group, HTTPException(404)))
+            return Response()
+        if uses_its_group:
+            request_task_group(request).create_task(forever())
+        await fails_in_groups(group, HTTPException(404))
+        return Response()
+
+    app = application(make, endpoint)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (404, None)
+
+
+def application(make: str, endpoint: Any, *, is_bare: bool = False, **options: Any) -> Any:
+    app = FastAPI(**options) if make == "fastapi" else Starlette(**options)
+    app.add_route("/", endpoint)
+    if isinstance(app, FastAPI):
+        app = FastAPI(**options)
+
+        @app.get("/")
+        async def handler(request: Request) -> Any:
+            return await endpoint(request)
+
+    if not is_bare:
+        install(app)
+    return app
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_several_failures_out_of_a_group(make: str, caplog: pytest.LogCaptureFixture) -> None:
+    """R4: Of several the first answers and the others are logged, if each has a handler; a bug
+    among them is a 500."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request)
+        await fails_in_groups(asyncio.TaskGroup, *errors)
+        return Response()
+
+    app = application(make, endpoint)
+    errors: list[Exception] = [HTTPException(404), HTTPException(409)]
+    with caplog.at_level(logging.ERROR):
+        exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (404, None)
+    assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [errors[1]]
+    errors[1] = ZeroDivisionError()
+    exchange = run(get(app))
+    assert exchange.status == 500
+    assert isinstance(exchange.error, ExceptionGroup)
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_handler_for_groups_goes_first(make: str) -> None:
+    """R4: An exception handler of the app's for groups gets one of one failure as well."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request)
+        await fails_in_groups(asyncio.TaskGroup, HTTPException(404))
+        return Response()
+
+    async def groups(request: Request, exc: Exception) -> Response:
+        return PlainTextResponse(type(exc).__name__, 418)
+
+    exchange = run(get(application(make, endpoint, exception_handlers={ExceptionGroup: groups})))
+    assert (exchange.status, exchange.body) == (418, b"ExceptionGroup")
+
+
+# Children that nobody has cancelled, and exits
+
+
+async def is_cancelled_by_others() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(future.cancel)
+    await future
+
+
+@pytest.mark.parametrize("start", ["create_task", "create_background_task"])
+def test_child_that_is_cancelled_by_what_it_awaits(start: str) -> None:
+    """C5, R4: A child that is cancelled by what it awaits has failed, and says so; one that the
+    handler cancels has not."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(forever()).cancel()
+        getattr(tg, start)(is_cancelled_by_others(), name="feeder")
+        await (forever() if start == "create_background_task" else asyncio.sleep(0))
+        return Response()
+
+    exchange = run(get(application("starlette", endpoint)))
+    assert exchange.status == 500
+    assert isinstance(exchange.error, RuntimeError)
+    assert str(exchange.error) == "feeder was cancelled by something that it awaited"
+
+
+def test_feeder_that_is_cancelled_does_not_leave_its_stream_open() -> None:
+    """R5: A stream whose feeder is cancelled by what it awaits is cut."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+
+        async def chunks() -> AsyncIterator[str]:
+            yield "a"
+            tg.create_background_task(is_cancelled_by_others())
+            await forever()
+
+        return StreamingResponse(chunks())
+
+    exchange = run(get(application("starlette", endpoint)))
+    assert (exchange.log, exchange.is_complete) == (
+        ["start 200", "chunk a", "raised RuntimeError"],
+        False,
+    )
+
+
+def test_failure_that_says_that_the_client_has_left() -> None:
+    """R4: A child's OSError is no sign that the client has left (as one of the server's is)."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(fail(ConnectionError("database")))
+        return StreamingResponse(iter("abc"))
+
+    async def main(spec_version: str) -> Exchange:
+        exchange = Exchange(application("starlette", endpoint))
+        exchange.scope["asgi"]["spec_version"] = spec_version
+        return await exchange.run()
+
+    for spec_version in ("2.3", "2.4"):
+        exchange = run(main(spec_version))
+        assert isinstance(exchange.error, ConnectionError)
+
+
+def test_websocket_child_seen_by_a_dependency() -> None:
+    """R4, R6: So it is for a WebSocket."""
+    app = FastAPI()
+
+    @app.websocket("/")
+    async def handler(
+        websocket: WebSocket, a: Annotated[None, Depends(rolls_back)], tg: RequestTaskGroup
+    ) -> None:
+        await websocket.accept()
+        tg.create_task(fail(Teapot()))
+        await forever()
+
+    install(app)
+    socket = run(Socket(app).run())
+    assert log == ["rolled back after Teapot"]
+    assert socket.log == ["accept", "close 1011", "raised Teapot"]
+
+
+def test_failure_that_meets_a_cancellation_of_the_handler() -> None:
+    """R4, C5: A child that fails in the moment at which the handler, which awaits it, is cancelled
+    by something else, such as its own timeout: the failure is not lost."""
+
+    async def endpoint(request: Request) -> Response:
+        loop, handler = asyncio.get_running_loop(), asyncio.current_task()
+        assert handler is not None
+        ready = loop.create_future()
+        task = request_task_group(request).create_task(fails_when(ready))
+        loop.call_later(1, ready.set_result, None)
+        ready.add_done_callback(lambda _: loop.call_soon(handler.cancel))
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while handler.cancelling():
+            handler.uncancel()
+        return PlainTextResponse("never seen")
+
+    async def fails_when(ready: asyncio.Future[None]) -> None:
+        await ready
+        raise OwnerError
+
+    exchange = run(get(application("starlette", endpoint)))
+    assert exchange.status == 500
+    assert isinstance(exchange.error, OwnerError)
+
+
+@pytest.mark.parametrize("turns", [0, 1, 3])
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_gather_does_not_hide_a_bug(make: str, turns: int) -> None:
+    """R4, C5: Of several children that fail, the handler is told of one: the others are failures of
+    the request still, also of those that have failed before it is told."""
+
+    async def fails_in_its_turn() -> None:
+        try:
+            await forever()
+        finally:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        await tg.gather(fails_in_its_turn(), fail(OwnerError()))
+        return Response()
+
+    app = application(make, endpoint, exception_handlers={OwnerError: answer("owner")})
+    exchange = run(get(app))
+    assert exchange.status == 500
+    assert isinstance(exchange.error, ExceptionGroup)
+    assert [type(error) for error in exchange.error.exceptions] == [OwnerError, ZeroDivisionError]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("is_alone", [True, False])
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_gather_raises_what_an_eager_child_fails_with(make: str, is_alone: bool) -> None:
+    """R4, C10: A child that fails in its first step, under the eager task factory, is a failure
+    that the handler sees as itself and may answer for."""
+
+    async def fails() -> None:
+        raise OwnerError
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(OwnerError):
+            await tg.gather(fails(), *([] if is_alone else [asyncio.sleep(0)]))
+        await asyncio.sleep(1)
+        return PlainTextResponse("instead")
+
+    assert run(get(application(make, endpoint))).status == 200
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_failure_that_the_handler_is_told_of_answers_if_it_is_the_first(make: str) -> None:
+    """R4: Of a failure that the handler is told of, and another one that has followed before that,
+    the first one answers."""
+
+    async def fails_later() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0)
+            raise Teapot
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        await tg.gather(fails_later(), fail(OwnerError()))
+        return Response()
+
+    handlers = {OwnerError: answer("owner"), Teapot: answer("teapot")}
+    exchange = run(get(application(make, endpoint, exception_handlers=handlers)))
+    assert exchange.body == b"owner: OwnerError()"
+
+
+@pytest.mark.parametrize("returns", [True, False])
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_failure_that_children_share_is_one(make: str, returns: bool) -> None:
+    """R4: What two children have failed with, as the same object, is one failure: it arrives
+    unwrapped, though the app has an exception handler for groups."""
+    error = Teapot()
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        for _ in range(2):
+            tg.create_task(fail(error))
+        return Response() if returns else await forever()
+
+    handlers = {Teapot: answer("teapot"), ExceptionGroup: answer("group")}
+    exchange = run(get(application(make, endpoint, exception_handlers=handlers)))
+    assert exchange.body == b"teapot: Teapot()"
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_failure_arrives_as_it_was_raised(make: str) -> None:
+    """R4: A child's error leaves the app with its own context and traceback: not as if it had been
+    raised while the cancellation that tells of it was handled."""
+    error = ZeroDivisionError()
+
+    async def endpoint(request: Request) -> Any:
+        request_task_group(request).create_task(fail(error))
+        await forever()
+
+    exchange = run(get(application(make, endpoint)))
+    assert (exchange.error, error.__context__, error.__cause__) == (error, None, None)
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_failure_that_groups_share_is_one(make: str) -> None:
+    """R4: So it is if it comes out of groups of theirs."""
+    error = ZeroDivisionError()
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        for _ in range(2):
+            tg.create_task(fails_in_groups(asyncio.TaskGroup, error))
+        return Response()
+
+    exchange = run(get(application(make, endpoint)))
+    assert (exchange.status, exchange.error) == (500, error)
+
+
+def test_group_that_nobody_answers_leaves_as_it_is() -> None:
+    """R10: An exception group of a request without a group, of which nothing has a handler, leaves
+    the app as it was raised."""
+    error = ExceptionGroup("a helper's", [ZeroDivisionError()])
+
+    async def endpoint(request: Request) -> Response:
+        raise error
+
+    for make in ("starlette", "fastapi"):
+        assert run(get(application(make, endpoint))).error is error
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_group_that_cuts_a_stream_leaves_as_it_is(make: str) -> None:
+    """R5, R10: So does one that would be answered, if a stream without a group has begun."""
+    error = ExceptionGroup("a helper's", [HTTPException(404)])
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "a"
+        raise error
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(chunks())
+
+    # Older versions of Starlette take the only error out of the group.
+    bare = run(get(application(make, endpoint, is_bare=True)))
+    exchange = run(get(application(make, endpoint)))
+    assert (repr(exchange.error), exchange.log) == (repr(bare.error), bare.log)
+    assert not exchange.is_complete

@@ -1,0 +1,86 @@
+"""The close of a WebSocket whose client is watched."""
+
+import asyncio
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from quattro_web import install, request_task_group
+from tests.support.asgi import Socket, run
+
+
+def like_granian(app: ASGIApp) -> ASGIApp:
+    """A server that sends no close while a receive() is waiting."""
+    lock = asyncio.Lock()
+
+    async def server(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_locked() -> Message:
+            async with lock:
+                return await receive()
+
+        async def send_locked(message: Message) -> None:
+            if message["type"] == "websocket.close":
+                async with lock:
+                    await send(message)
+            else:
+                await send(message)
+
+        await app(scope, receive_locked, send_locked)
+
+    return server
+
+
+@pytest.mark.parametrize("closer", ["handler", "handler with a child", "child"])
+def test_close_while_the_client_is_watched(closer: str) -> None:
+    """R6, R7: The watch ends before a close is sent, which granian before 2.8.9 would not send."""
+    log: list[str] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async def child() -> None:
+            if closer == "child":
+                await asyncio.sleep(1)  # long enough to be watched
+                await websocket.close(4000)
+
+        await websocket.accept()
+        if closer != "handler":
+            task = request_task_group(websocket).create_task(child())
+            await task
+        if closer != "child":
+            await asyncio.sleep(1)
+            await websocket.close(4000)
+
+    async def main() -> None:
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        install(app, cancel_on_disconnect=True)
+        await asyncio.wait_for(Socket(like_granian(app), log=log).run(), 10)
+
+    run(main())
+    assert log == ["accept", "close 4000"]
+
+
+def test_what_was_read_ahead_is_there_after_the_close() -> None:
+    """R7: What the watch had read ahead is not lost to a handler that closes before it reads."""
+    received: list[Message] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await asyncio.sleep(1)
+        await websocket.close()
+        received.extend([await websocket.receive(), await websocket.receive()])
+
+    async def main() -> None:
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        install(app, cancel_on_disconnect=True)
+        socket = Socket(app)
+        socket.say("hello")
+        asyncio.get_running_loop().call_later(2, socket.leave, 4000)
+        await socket.run()
+
+    run(main())
+    assert [message["type"] for message in received] == [
+        "websocket.receive",
+        "websocket.disconnect",
+    ]
