@@ -1,39 +1,44 @@
 """Break one module in many small ways, and print the breaks that no test of it sees.
 
 ``make mutants MODULE=quattro_core/_limits.py`` runs it. cosmic-ray makes the mutants. They are
-written into a copy of the project, one after the other, and a pytest of its own runs for each.
+written into a copy of the project, one after the other, and a pytest of its own runs for each, with
+the tests that reach the line: the shortest ones first.
 """
 
 from __future__ import annotations
 
 import argparse
+import ast
 import difflib
+import importlib
+import json
 import os
 import random
 import resource
-import shlex
 import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import parso
+import parso.tree
+import pytest
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
-from cosmic_ray.testing import run_tests
-from cosmic_ray.work_item import TestOutcome
 
 ROOT = Path(__file__).parents[1]
 IGNORED = shutil.ignore_patterns(".*", "__pycache__", "artifacts", "build", "dist", "_build")
 
 # The tests that matter for what is in a folder; the longest one that fits counts.
 TESTS = {
-    "quattro_core": ["tests/core"],
+    "quattro_core": ["tests/core", "tests/request"],
     "quattro_core/_restart.py": ["tests/core/supervisor"],
     "quattro_core/_supervisor.py": ["tests/core/supervisor"],
     "quattro_web": ["tests/request", "tests/app"],
@@ -91,7 +96,7 @@ class RemoveStatement:
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[Any, Any]]:
         """The place of the statement, if it is one that does anything."""
-        if node.type != "simple_stmt" or parso.python.tree.search_ancestor(node, "funcdef") is None:
+        if node.type != "simple_stmt" or parso.tree.search_ancestor(node, "funcdef") is None:
             return
         statement = node.children[0]
         code = statement.get_code(include_prefix=False)
@@ -166,14 +171,158 @@ def mutants_of(code: str) -> list[Mutant]:
     return sorted(found.values(), key=lambda mutant: mutant.line)
 
 
-def tests_of(module: str) -> list[list[str]]:
-    """Return what pytest is called with: for the files that have its name, then for the others."""
-    folders = TESTS[max((f for f in TESTS if Path(module).is_relative_to(f)), key=len)]
-    stem = Path(module).stem.strip("_").removesuffix("s")
-    paths = [path.relative_to(ROOT) for f in folders for path in sorted((ROOT / f).rglob("test_*"))]
-    own = [path.as_posix() for path in paths if path.suffix == ".py" and stem in path.stem]
-    others = [*folders, *(f"--ignore={path}" for path in own)]
-    return [own, others] if own else [others]
+def folders_of(module: str) -> list[str]:
+    """Return the folders of the tests that matter for a module."""
+    return TESTS[max((f for f in TESTS if Path(module).is_relative_to(f)), key=len)]
+
+
+@dataclass
+class Tests:
+    """What is known of the tests, by their names.
+
+    Attributes:
+        seconds: How long each took.
+        lines: Those of the module that each runs.
+        failed: Those that fail without a mutant.
+    """
+
+    seconds: dict[str, float]
+    lines: dict[str, list[int]]
+    failed: list[str]
+
+
+class Reach:
+    """Notes which lines of a module each test runs: a plugin of pytest.
+
+    A line is asked for once in each test, so that the tests hardly run slower. Before 3.12, Python
+    can't tell; all tests count as those of each line then.
+    """
+
+    def __init__(self, module: Path) -> None:
+        self.tests = Tests({}, {}, [])
+        self._module = str(module)
+        self._current: set[int] = set()
+        if sys.version_info >= (3, 12):
+            monitoring = sys.monitoring
+            monitoring.use_tool_id(monitoring.COVERAGE_ID, "mutants")
+            monitoring.register_callback(
+                monitoring.COVERAGE_ID, monitoring.events.LINE, self._on_line
+            )
+            monitoring.set_events(monitoring.COVERAGE_ID, monitoring.events.LINE)
+
+    def _on_line(self, code: Any, line: int) -> object:
+        if code.co_filename == self._module:
+            self._current.add(line)
+        return sys.monitoring.DISABLE  # type: ignore[attr-defined,unused-ignore]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
+        """Begin anew with each test, its fixtures included."""
+        self._current = set()
+        if sys.version_info >= (3, 12):
+            sys.monitoring.restart_events()
+        try:
+            return (yield)
+        finally:
+            self.tests.lines[item.nodeid] = sorted(self._current)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note how long it took, and whether it failed."""
+        seconds = self.tests.seconds
+        seconds[report.nodeid] = seconds.get(report.nodeid, 0) + report.duration
+        if report.failed:
+            self.tests.failed.append(report.nodeid)
+
+
+class Pytest:
+    """Runs tests in forks of this process, which has imported what does not change."""
+
+    # What the tests import: this takes longer than most of them do.
+    LIBRARIES = ("anyio", "fastapi", "httpx", "hypothesis", "starlette")
+    OPTIONS = (
+        "-q --no-header -p no:xdist -p no:cacheprovider --timeout 20 "
+        "-W ignore::pytest.PytestAssertRewriteWarning"
+    ).split()
+
+    def __init__(self, copy: Path) -> None:
+        self.output = copy / "output.txt"
+        self._copy = copy
+        for name in self.LIBRARIES:
+            importlib.import_module(name)
+
+    def reach(self, module: str, folders: list[str]) -> Tests:
+        """Run all tests, and return what they reach."""
+        result = self._copy / "reach.json"
+        self._run(folders, reach=(module, result), seconds=3600)
+        if not result.exists():
+            raise SystemExit(f"{self.output.read_text()}\nthese tests can't be run")
+        return Tests(**json.loads(result.read_text()))
+
+    def passes(self, tests: list[str], seconds: float) -> bool:
+        """Tell if all of the tests pass, in that time."""
+        names = self._copy / "tests.txt"
+        names.write_text("\n".join(tests), encoding="utf-8")
+        return self._run([f"@{names}", "--exitfirst"], seconds=seconds) == 0
+
+    def _run(
+        self, arguments: list[str], *, seconds: float, reach: tuple[str, Path] | None = None
+    ) -> int | None:
+        sys.stdout.flush()
+        if not (pid := os.fork()):
+            self._be_pytest(arguments, reach)
+        # A thread would not survive the next fork.
+        end = time.monotonic() + seconds
+        while (ended := os.waitpid(pid, os.WNOHANG)) == (0, 0) and time.monotonic() < end:
+            time.sleep(0.01)
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)  # also what the tests have left behind
+        if ended == (0, 0):
+            os.waitpid(pid, 0)
+            return None
+        return os.waitstatus_to_exitcode(ended[1])
+
+    def _be_pytest(self, arguments: list[str], reach: tuple[str, Path] | None) -> None:
+        code = 70
+        try:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            output = os.open(self.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
+            for name in [name for name in sys.modules if name.partition(".")[0] == "tests"]:
+                del sys.modules[name]
+            sys.path.insert(0, str(self._copy))
+            plugin = reach and Reach(self._copy / reach[0])
+            code = pytest.main([*self.OPTIONS, *arguments], [plugin] if plugin else [])
+            if reach and plugin:
+                reach[1].write_text(json.dumps(asdict(plugin.tests)))
+        except BaseException:  # it must not go on as the parent
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+
+class Statements:
+    """The lines of each statement of a module; of one with a body, those of its head."""
+
+    def __init__(self, code: str) -> None:
+        self._heads: dict[int, set[int]] = {}
+        self._in_functions: set[int] = set()
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                self._in_functions.update(range(node.body[0].lineno, (node.end_lineno or 0) + 1))
+            if isinstance(node, ast.stmt | ast.excepthandler):
+                body = getattr(node, "body", None)
+                end = max(body[0].lineno, node.lineno + 1) if body else (node.end_lineno or 0) + 1
+                for line in range(node.lineno, end):
+                    self._heads[line] = set(range(node.lineno, end))
+
+    def lines(self, line: int) -> set[int] | None:
+        """Return the lines of the statement there, or nothing where an import runs it."""
+        return self._heads.get(line) if line in self._in_functions else None
 
 
 def main() -> int:
@@ -193,42 +342,56 @@ def main() -> int:
     if arguments.sample and arguments.sample < len(mutants):
         chosen = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)
         mutants = [mutants[number] for number in sorted(chosen)]
-    tests = [arguments.tests] if arguments.tests else tests_of(module)
     print(f"{module}: {len(mutants)} of {len(made)} mutants", flush=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=IGNORED)
-        return _run(copy, module, code, mutants, tests)
+        return _run(copy, module, code, mutants, arguments.tests or folders_of(module))
 
 
-def _run(copy: Path, module: str, code: str, mutants: list[Mutant], tests: list[list[str]]) -> int:
+def _run(copy: Path, module: str, code: str, mutants: list[Mutant], folders: list[str]) -> int:
     os.chdir(copy)
     os.environ["PYTHONPATH"] = str(copy)  # before the editable install of the project
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, resource.RLIM_INFINITY))
-    options = "-m pytest --exitfirst -q --no-header -p no:xdist --timeout 20"
-    commands: dict[str, float] = {}
-    for paths in tests:
-        command = shlex.join([sys.executable, *options.split(), *paths])
-        begin = time.monotonic()
-        outcome, output = run_tests(command, None)
-        if outcome is not TestOutcome.SURVIVED:
-            print(output, "these tests fail without a mutant", sep="\n")
-            return 1
-        commands[command] = 3 * (time.monotonic() - begin) + 30  # for one that hangs all the same
+    run = Pytest(copy)
+    reach = run.reach(module, folders)
+    if reach.failed:
+        print("left out, as they fail without a mutant:", *reach.failed, sep="\n  ")
+    # A mutant of the same length is written within the same second: no bytecode is kept of any.
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    for kept in (copy / module).parent.glob(f"__pycache__/{Path(module).stem}.*"):
+        kept.unlink()
+    stem = Path(module).stem.strip("_").removesuffix("s")
+    tests = [test for test in reach.lines if test not in reach.failed]
+    # Those that have its name, or run little else of it, see more; a long one has to wait.
+    tests.sort(key=lambda test: (reach.seconds[test] > 1, stem not in test, reach.seconds[test]))
+    statements = Statements(code)
     killed = tried = 0
+    unreached = []
     try:
         for mutant in mutants:
-            (copy / module).write_text(mutant.code, encoding="utf-8")
-            outcomes = (run_tests(*command)[0] for command in commands.items())
-            survives = all(outcome is TestOutcome.SURVIVED for outcome in outcomes)
+            lines = statements.lines(mutant.line)
+            chosen = [
+                test
+                for test in tests
+                if lines is None or sys.version_info < (3, 12) or lines & set(reach.lines[test])
+            ]
             tried += 1
-            killed += not survives
-            if survives:
-                print(f"\n{mutant.diff(module, code)}", flush=True)
-            elif sys.stderr.isatty():
+            if not chosen:
+                unreached.append(mutant.line)
+                continue
+            (copy / module).write_text(mutant.code, encoding="utf-8")
+            seconds = 30 + 3 * sum(reach.seconds[test] for test in chosen)
+            if run.passes(chosen, seconds):
+                print(f"\n{mutant.diff(module, code)}\n({len(chosen)} tests)", flush=True)
+            else:
+                killed += 1
+            if sys.stderr.isatty():
                 print(f"\r{tried} of {len(mutants)}\033[K\r", end="", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print("\nstopped")
+    if unreached:
+        print(f"\n{len(unreached)} that no test reaches, in the lines", *sorted(set(unreached)))
     if tried:
         print(f"\n{module}: {killed} of {tried} mutants killed, {killed / tried:.0%}")
     return 0
