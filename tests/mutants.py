@@ -45,7 +45,7 @@ TESTS = {
     "quattro_web/_app": ["tests/app", "tests/pumps", "tests/shutdown"],
     "quattro_web/_locks": ["tests/locks"],
     "quattro_web/_pumps": ["tests/pumps", "tests/app"],
-    "quattro_web/_request": ["tests/request"],
+    "quattro_web/_request": ["tests/request", "tests/app", "tests/shutdown", "tests/kit"],
     "quattro_web/_shutdown": ["tests/shutdown"],
     "quattro_web/_util": ["tests/request", "tests/app", "tests/pumps"],
     "quattro_web/postgres.py": ["tests/locks"],
