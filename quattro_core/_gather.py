@@ -58,8 +58,6 @@ async def gather(
                 failure = _first_failure(group, failed)
                 if failure is None or not group._take_back_cancel(failure):
                     raise
-            else:
-                failure = None
         if failure is not None:
             raise failure
         return (min(failed, key=asyncio.Task.cancelled).result(),)

@@ -56,11 +56,14 @@ def test_failure(run: Run, failing: Any, is_child: bool, limit: int | None) -> N
 
 
 def test_failure_of_one_that_is_alone(run: Run) -> None:
-    """C10: an eager child that fails at once, when no other is waited for, fails once, too."""
+    """C5, C10: an eager child that fails at once, when no other is waited for, fails once, and
+    cancels the caller, too."""
 
     async def main() -> None:
         async with TaskGroup() as tg:
-            await tg.gather(fail_at_once(ValueError("alone")))
+            with pytest.raises(asyncio.CancelledError):
+                await tg.gather(fail_at_once(ValueError("alone")))
+            await asyncio.sleep(0)  # the cancellation has come
 
     assert errors_of(run, main) == ["alone"]
 
@@ -96,6 +99,25 @@ def test_failure_seen_by_an_outsider(run: Run, failing: Any) -> None:
 
     assert errors_of(run, main) == ["child"]
     assert ended == ["a", "caller"]
+
+
+def test_first_failure_seen_by_an_outsider(run: Run) -> None:
+    """C5: Of several failures such a caller gets the one that came first, whatever their order."""
+
+    async def outsider(tg: TaskGroup) -> None:
+        clean_up = fail_when_cancelled(ValueError("second"))
+        with pytest.raises(ValueError, match="first"):
+            await tg.gather(clean_up, fail(ValueError("first")))
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            task = asyncio.create_task(outsider(tg))
+            try:
+                await forever()
+            finally:
+                await task
+
+    assert errors_of(run, main) == ["first", "second"]
 
 
 @pytest.mark.parametrize("how", ["task", "group"])
