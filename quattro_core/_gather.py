@@ -49,9 +49,9 @@ async def gather(
         except (Exception, CancelledError):  # noqa: BLE001 - it is raised below
             failed = [task for task in tasks if task.cancelled() or task.exception() is not None]
         failure = _first_failure(group, failed)
-        if failure is None or not group._take_back_cancel(failure):
-            # Who belongs to the group is cancelled by now, unless an eager child failed at once.
-            # To others, an error tells more than that it has had others cancelled.
+        if failure is None:
+            # Who belongs to the group is cancelled by now, but of an eager child that has failed
+            # at once the group learns in the next turn.
             try:
                 await asyncio.sleep(0)
             except CancelledError:
@@ -93,12 +93,10 @@ async def _ended(group: GatherGroup, tasks: list[asyncio.Task[Any]]) -> None:
                     assert lender is not None
                     slots.lend(lender)
                 ended = group._loop.create_future()
-                wake = partial(_wake, ended)
-                task.add_done_callback(wake)
+                task.add_done_callback(partial(_wake, ended))
                 try:
                     await ended
                 except CancelledError as exc:
-                    task.remove_done_callback(wake)
                     if cancelled is None:
                         cancelled = exc
                         _cancel_all(group, [other for other in tasks if not other.done()])
