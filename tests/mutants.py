@@ -82,6 +82,9 @@ OPERATORS = [
 
 _SIGNATURES = frozenset({"param", "parameters"})
 
+# What other Pythons do is tested there, and types by type checkers.
+_LEFT_ALONE = ("sys.version_info", "TypeVar(")
+
 # A mutant may ask for memory without end.
 MEMORY = 4 << 30
 
@@ -165,8 +168,8 @@ def mutants_of(code: str) -> list[Mutant]:
         for occurrence, (node, ((line, _), _)) in enumerate(places):
             if node.parent is not None and node.parent.type in _SIGNATURES:
                 continue  # the * that begins what is keyword-only
-            if "sys.version_info" in code.splitlines()[line - 1]:
-                continue  # what other Pythons do is tested there
+            if any(word in code.splitlines()[line - 1] for word in _LEFT_ALONE):
+                continue
             mutated = mutate_code(code, operator(), occurrence)
             if mutated is not None and mutated != code:
                 found.setdefault(mutated, Mutant(line, name, mutated))
