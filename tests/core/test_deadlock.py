@@ -294,6 +294,38 @@ def test_child_that_waits_for_who_lends(run: Run, begins: bool) -> None:
     run(main)
 
 
+def test_who_comes_back_to_who_waits_for_it(run_plain: Run) -> None:
+    """C4: Where nobody waits for a slot but one that has lent its own, and whoever has got that
+    waits for it by hand, that is found as well."""
+    got: list[BaseException] = []
+
+    async def lends(tg: TaskGroup) -> None:
+        this = asyncio.current_task()
+        assert this is not None
+
+        async def takes_the_slot() -> None:
+            await asyncio.wait([this])
+
+        async def short() -> None:
+            own = asyncio.current_task()
+            assert own is not None
+            # After the group's own: the slot is free, and who has lent it not awake yet.
+            own.add_done_callback(lambda _: tg.create_task(takes_the_slot()))
+            await asyncio.sleep(10)  # until nobody looks for deadlocks any more
+
+        await tg.gather(short())
+
+    async def main() -> None:
+        try:
+            async with TaskGroup(concurrency_limit=1) as tg:
+                tg.create_task(lends(tg))
+        except BaseExceptionGroup as error:
+            got.append(error)
+
+    run_plain(main)
+    assert deadlocks(got[0])
+
+
 # What is no deadlock
 
 

@@ -530,6 +530,36 @@ def test_who_has_timed_out_is_counted_again(run: Run) -> None:
     run(main)
 
 
+def test_who_has_timed_out_waits_again(run: Run) -> None:
+    """C6: A child that goes on after a timeout, and then waits for another child, needs a slot
+    again after that."""
+
+    async def main() -> None:
+        shared, gauge = SharedLimit(1), Gauge()
+
+        async def last() -> None:
+            await gauge.leaf("last", 10 * MOMENT)
+            gauge.log.append("last has ended")
+
+        async def child(tg: TaskGroup) -> None:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(5 * MOMENT):
+                    await tg.gather(forever())
+            second = tg.gather(gauge.leaf("second"))
+            asyncio.get_running_loop().call_soon(lambda: tg.create_task(last()))
+            await second
+            gauge.log.append("goes on")
+
+        async with TaskGroup(shared_limit=shared) as tg:
+            tg.create_task(child(tg))
+            await settle()
+            tg.create_task(gauge.leaf("first", 10 * MOMENT))
+        assert gauge.log == ["first", "second", "last", "last has ended", "goes on"]
+        assert at_rest(shared)
+
+    run(main)
+
+
 @pytest.mark.parametrize("how", ["cancel", "outer", "child", "body"])
 def test_end_of_the_group_while_slots_are_lent(run: Run, how: str) -> None:
     """C5, C6: A group that is cancelled, or fails, while slots of its children are lent leaves none
