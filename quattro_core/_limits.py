@@ -66,9 +66,9 @@ class Limit:
         self.holders: dict[asyncio.Task[Any], None] = {}
         # Who waits for others and needs no slot meanwhile, and whether there was one to lend.
         self.lenders: dict[asyncio.Task[Any], bool] = {}
-        # Who has lent a slot and needs one again. One that was cancelled does not wait for it, and
-        # has no future: no child is to begin in a slot that is used already.
-        self.returning: OrderedDict[asyncio.Task[Any], Return | None] = OrderedDict()
+        # Who has lent a slot and needs one again. One that was cancelled does not wait for it any
+        # more: no child is to begin in a slot that is used already.
+        self.returning: OrderedDict[asyncio.Task[Any], Return] = OrderedDict()
         self.queue: deque[Turn[Any]] = deque()
         # How many in the queue don't wait any more, since they were cancelled.
         self.left = 0
@@ -138,7 +138,7 @@ class Limit:
             task, future = self.returning.popitem(last=False)
             self.free -= 1
             self.holders[task] = None
-            if future is not None and not future.done():
+            if not future.done():
                 future.set_result(None)
         queue = self.queue
         while queue and self.free:
@@ -188,8 +188,8 @@ class Limit:
 
     def hurry_back(self, task: asyncio.Task[Any]) -> None:
         """Let a task go on that has lent its slot: it gets the next one that is given back."""
-        if task in self.returning or self.come_back(task) is not None:
-            self.returning[task] = None
+        if task not in self.returning:
+            self.come_back(task)
 
 
 class SharedLimit:
