@@ -364,21 +364,18 @@ class Slots:
         """Lend the slots that the current task has of these limits, of whichever group it is.
 
         It waits for children of the group from now on, and runs no code of the user's. Whoever
-        calls this sees to it that `come_back` or `hurry_back` is called.
+        calls this sees to it that `hurry_back` is called in the end, and `come_back` before that
+        where it may wait.
         """
         for limit in self.limits:
             limit.lend(task)
 
     async def come_back(self, task: asyncio.Task[Any]) -> None:
         """Wait for the slots that the current task has lent. It goes on at once if cancelled."""
-        try:
-            for limit in self.limits:
-                future = limit.come_back(task)
-                if future is not None:
-                    await future
-        except BaseException:
-            self.hurry_back(task)
-            raise
+        for limit in self.limits:
+            future = limit.come_back(task)
+            if future is not None:
+                await future
 
     def hurry_back(self, task: asyncio.Task[Any]) -> None:
         """Let the current task go on, whether or not there are slots for it again.

@@ -162,7 +162,7 @@ def test_a_cancelled_child_hands_its_slot_on(run: Run) -> None:
 
 
 def test_a_child_that_cannot_be_made_takes_no_slot(run: Run) -> None:
-    """C6: if the task of a child can't be made, its slot is for the next one."""
+    """C6: if the task of a child can't be made, its slot is for the next one, and for no other."""
 
     def refuses(loop: asyncio.AbstractEventLoop, coro: Any, **kwargs: Any) -> Any:
         raise MemoryError
@@ -175,8 +175,10 @@ def test_a_child_that_cannot_be_made_takes_no_slot(run: Run) -> None:
             with pytest.raises(MemoryError):
                 tg.create_task(forever())
             loop.set_task_factory(factory)
+            meter = Meter()
             async with asyncio.timeout(60):
-                await tg.create_task(asyncio.sleep(0))
+                await tg.gather(meter.child("a"), meter.child("b"))
+            assert meter.most == 1
 
     run(main)
 
