@@ -478,7 +478,6 @@ class Turn(Blocked, Coroutine[Any, Any, T_co]):
             context = copy_context()
             task = make(self, loop=self._loop, name=name, context=context, eager_start=True)
         else:
-            context = copy_context() if context is None else context
             task = make(self, loop=self._loop, name=name, context=context)
         self.task = task
         task.add_done_callback(slots.on_done, context=slots.context)
