@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -74,6 +76,25 @@ def _group(item: pytest.Item) -> str:
     if folder == "e2e" and server:
         return f"{path} {server}"
     return path.as_posix()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves a handler of a signal, or a thread of the package, to the next one.
+
+    A watchdog that counts on ends the whole run, if it meets the end of its process.
+    """
+    handlers, threads = _handlers(), threading.enumerate()
+    yield
+    assert _handlers() == handlers, "the test leaves a handler of a signal behind"
+    for thread in threading.enumerate():
+        if thread not in threads and thread.name.startswith("quattro_web "):
+            thread.join(1)  # the one that looks for signals ends when it looks again
+            assert not thread.is_alive(), f"the test leaves {thread} behind"
+
+
+def _handlers() -> list[object]:
+    return [signal.getsignal(number) for number in sorted(signal.valid_signals())]
 
 
 class _Recorder(logging.Handler):

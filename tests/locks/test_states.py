@@ -91,7 +91,7 @@ def test_outage_is_told_again_and_again(caplog: pytest.LogCaptureFixture) -> Non
             return True
 
         caplog.handler.addFilter(note)
-        one = Process(service, "one", log)
+        one = Process(service, "one", log, poll=15)  # of an hour, each second takes long
         await asyncio.sleep(36 * 60)
         service.answers = None
         await asyncio.sleep(60)

@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from quattro_core import TaskStatus
-from quattro_web import app_health, install
+from quattro_web import ShutdownGrace, app_health, install
 from tests.pumps.failing import Pump, broken, live
 from tests.support.apps import pump_of, settle, soon
 from tests.support.asgi import run
@@ -290,9 +290,11 @@ def test_lifespan_that_somebody_cancels(errors: list[logging.LogRecord]) -> None
     """A3: A lifespan that is cancelled while the app is running, after which servers go on without
     it, ends the pumps, and that is logged and asks the server to stop."""
 
+    grace = ShutdownGrace(resources=None)  # the last resort would count on
+
     async def main() -> None:
         app = Starlette()
-        install(app, pumps=[pump_of([])])
+        install(app, pumps=[pump_of([])], shutdown_grace=grace)
         life = Life(app)
         await life.start()
         await life.give_up()
