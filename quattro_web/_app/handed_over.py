@@ -18,7 +18,7 @@ from quattro_web._app.uploads import Uploads, uploads_of
 from quattro_web._errors import AppBusyError
 from quattro_web._shutdown.state import CLEANUP, Shutdown
 from quattro_web._util.asyncio import current_task, is_cancelled, is_ctrl_c
-from quattro_web._util.exceptions import leaves
+from quattro_web._util.exceptions import exc_info_of, forget_traceback, leaves
 from quattro_web._util.scope import Connection
 from quattro_web._util.task_stacks import MOST_LINES, name_of, task_name, where
 
@@ -266,10 +266,10 @@ class HandedOverTasks:
         self.failures += 1
         if self._errors is not None:
             self._errors.append(exc)
-        logger.error(message, task_name(current_task()), origin, exc_info=exc)
+        logger.error(message, task_name(current_task()), origin, exc_info=exc_info_of(exc))
         if self._errors is None:
             for leaf in leaves(exc):  # a module may raise the same one again and again
-                leaf.with_traceback(None)
+                forget_traceback(leaf)
 
 
 def check_work(coro: object) -> None:

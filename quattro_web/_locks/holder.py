@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from quattro_core import TaskGroup
 from quattro_web._locks.base import Lease, LockLostError, OnceLock
 from quattro_web._util.escaping import escaped
-from quattro_web._util.exceptions import text_of
+from quattro_web._util.exceptions import message_of, text_of
 
 T = TypeVar("T")
 
@@ -99,7 +99,7 @@ class _Holder:
             logger.info("pump %s runs here, as %s, token %s", self._name, lease.holder, lease.token)
             failure = await self._hold(function, lease)
         except LockLostError as exc:  # never the function's own: that is a failure
-            logger.warning("pump %s has lost its lock: %s", self._name, _in_a_line(str(exc)))
+            logger.warning("pump %s has lost its lock: %s", self._name, _in_a_line(message_of(exc)))
             self.set_state(OnceState(error=exc))
             return False
         finally:

@@ -5,7 +5,7 @@ import inspect
 import logging
 import signal
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -51,7 +51,17 @@ def test_work_without_a_name(errors: list[logging.LogRecord]) -> None:
     assert errors[0].getMessage().startswith("Task-")
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit])
+class AwkwardError(Exception):
+    """One that is false, and whose traceback can't be set in the ordinary way."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def with_traceback(self, _: object) -> Self:
+        raise LookupError
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit, AwkwardError])
 def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.LogRecord]) -> None:
     """A5: A failure of work handed over ends neither pumps nor app, and its result is None."""
     log: list[str] = []
@@ -65,6 +75,7 @@ def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.
     assert life.error is None
     assert tasks[0].result() is None
     assert len(errors) == 1
+    assert errors[0].exc_info is not None
 
 
 @pytest.mark.parametrize("function", [dict, lambda: 3])

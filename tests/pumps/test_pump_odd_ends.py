@@ -186,6 +186,55 @@ def test_error_of_a_start_up_that_takes_no_note(pump: Any, errors: list[logging.
     assert errors == []
 
 
+class NoError(Exception):
+    """One that is false, and fails to say anything."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+def test_error_that_is_false(errors: list[logging.LogRecord]) -> None:
+    """A3: An error that is false, as a collection of errors that is empty, is logged with its
+    traceback, and health knows it."""
+
+    async def pump() -> None:
+        await soon()
+        raise NoError
+
+    app = Starlette()
+    install(app, pumps=[pump])
+
+    async def main() -> None:
+        async with Life(app):
+            await settle()
+            assert isinstance(app_health(app).pumps[0].last_error, NoError)
+
+    run(main())
+    assert "failed: the server has to stop" in errors[0].getMessage()
+    assert "in pump" in logging.Formatter().format(errors[0])
+
+
+def test_error_of_a_shutdown_that_says_nothing() -> None:
+    """A3: The server is told of a pump that fails at its end, also if its error fails to say what
+    it is."""
+
+    async def pump() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise NoError
+
+    life = live(pump)
+    assert isinstance(life.error, NoError)
+    assert life.sent[-1] == {
+        "type": "lifespan.shutdown.failed",
+        "message": "its message could not be made (LookupError)",
+    }
+
+
 def test_error_of_every_start_up() -> None:
     """A3: An error that a module keeps has one note for each pump, however often it is raised."""
     error = ZeroDivisionError()
