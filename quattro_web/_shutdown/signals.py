@@ -234,6 +234,7 @@ class _ChainedHandler:
         self._number = number
         self._replaced = replaced
         self._listeners: list[SignalListener] = []
+        self._process = os.getpid()
         signal.signal(number, self._handle)
 
     def add(self, listener: SignalListener) -> None:
@@ -248,8 +249,10 @@ class _ChainedHandler:
             signal.signal(self._number, _still_valid(self._replaced))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        for listener in tuple(self._listeners):
-            listener.notify(number)
+        # A process that was forked off has the handler as well, and is no server.
+        if os.getpid() == self._process:
+            for listener in tuple(self._listeners):
+                listener.notify(number)
         self._replaced(number, frame)
 
 
