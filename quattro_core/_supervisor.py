@@ -239,7 +239,7 @@ class Supervisor:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # its policy says what becomes of it
-            if task.cancelling() > cancelled or is_closed(exc, task):
+            if task.cancelling() > cancelled or is_closed(task):
                 raise  # as it is: the answer to its cancellation
             error = self._progress.last_error = as_error(exc, self.name)
         if task.cancelling() > cancelled:
@@ -433,10 +433,11 @@ def exc_info_of(
     return type(exc), exc, exc.__traceback__
 
 
-def is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
-    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
-    if not isinstance(exc, GeneratorExit):
-        return False
+def is_closed(task: asyncio.Task[Any]) -> bool:
+    """Whether the coroutine of a task, which calls this, is being closed from outside.
+
+    That is a GeneratorExit, or a RuntimeError if its clean-up awaits something.
+    """
     try:
         return asyncio.current_task() is not task
     except RuntimeError:  # the event loop has ended

@@ -66,7 +66,7 @@ class AppRun:
         self._drain: Drain | None = None
         # That of the lifespan: a shutdown may begin in the middle of any request.
         self._context = copy_context()
-        self.is_alive: bool = True
+        self._is_closed = False
         # Whether its requests have it in their state, since the app has another run in this loop.
         self.is_told_by_state: bool = False
         self._is_stuck = False
@@ -87,6 +87,11 @@ class AppRun:
     def is_open(self) -> bool:
         """Whether the group is there: it has started, and has not ended."""
         return self._supervisor is not None and not self._supervisor.done()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its lifespan has not ended, and its event loop was not closed in its midst."""
+        return not (self._is_closed or (self.loop is not None and self.loop.is_closed()))
 
     @property
     def has_pumps(self) -> bool:
@@ -175,7 +180,7 @@ class AppRun:
 
     def close(self) -> None:
         """Listen to signals no more: the lifespan has ended, with all that it had opened."""
-        self.is_alive = False
+        self._is_closed = True
         if self._drain is not None:
             self._drain.cancel()  # of an app that was asked to stop before it had started
         self._signals.close(all_has_ended=not (self._is_stuck or self._still_running()))

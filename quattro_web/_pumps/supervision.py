@@ -12,7 +12,7 @@ from quattro_web._errors import PumpFailedError
 from quattro_web._pumps.pump import Pump, unique_names
 from quattro_web._pumps.run import PumpRun
 from quattro_web._shutdown.state import Shutdown, ShutdownEvent
-from quattro_web._util.asyncio import is_cancelled, is_ctrl_c
+from quattro_web._util.asyncio import current_task, is_cancelled, is_closed, is_ctrl_c
 from quattro_web._util.exceptions import add_note, exc_info_of
 from quattro_web._util.task_stacks import where
 
@@ -126,6 +126,7 @@ class PumpSupervision:
 
     async def _run(self, run: PumpRun) -> None:
         what = f"pump {run.name}"
+        task = current_task()
         try:
             await run.run()
         except asyncio.CancelledError as exc:
@@ -139,9 +140,9 @@ class PumpSupervision:
                 logger.info("%s has returned, as the app shuts down", what)
             else:
                 self._failed(what, exc, is_ended=self._is_ended_by_us and is_cancelled())
-        except GeneratorExit:  # the coroutine is closed: its event loop has ended
-            raise
         except BaseException as exc:  # it is logged, and raised at the end
+            if is_closed(task):
+                raise
             self._failed(what, exc, is_ended=self._is_ended_by_us and is_cancelled())
             if is_ctrl_c(exc):
                 raise

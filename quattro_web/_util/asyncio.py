@@ -12,6 +12,14 @@ def current_task() -> asyncio.Task[Any]:
     return cast("asyncio.Task[Any]", asyncio.current_task())
 
 
+def is_closed(task: asyncio.Task[Any]) -> bool:
+    """Tell whether the coroutine of a task, which calls this, is being closed from outside.
+
+    So it is when its event loop was closed before it has ended, and whoever does it may be anybody.
+    """
+    return current_loop() is None or asyncio.current_task() is not task
+
+
 def is_cancelled() -> bool:
     """Tell whether the current task was asked to end. A CancelledError alone does not say so."""
     return bool(current_task().cancelling())

@@ -98,6 +98,23 @@ async def _stay(pump: Pump) -> None:
         await asyncio.Event().wait()
 
 
+def test_pump_whose_event_loop_was_closed(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump whose event loop was closed before it has ended has not failed when it is
+    collected: nothing stops the server that runs in the same process by then."""
+    app, loop = Starlette(), VirtualClockLoop()
+    install(app, pumps=[pump_of([], "feed")], shutdown_grace=ShutdownGrace(resources=None))
+    life = Life(app)
+    loop.run_until_complete(life.start())
+    [task] = [task for task in asyncio.all_tasks(loop) if task.get_name().startswith("pump ")]
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    with server_handlers() as got, pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        coroutine.close()
+    assert (got, errors) == ([], [])
+    loop.run_until_complete(life.stop())
+    loop.close()
+
+
 def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:
     """A3: A pump that ends since a task it awaited was cancelled has failed, and is logged."""
 

@@ -157,6 +157,31 @@ def test_closed_coroutine_is_no_failure() -> None:
         loop.close()
 
 
+def test_closed_coroutine_with_a_clean_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A3: Nor is it a failure that a coroutine which is closed awaits something in its clean-up."""
+
+    async def untidy() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        task = asyncio.create_task(running)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+            running.close()
+        task.cancel()
+        await asyncio.wait([task])
+        task.exception()
+
+    supervisor = Supervisor(untidy, on_failure="restart")
+    running = supervisor.run()
+    asyncio.run(main())
+    assert supervisor.restarts == 0
+    assert caplog.records == []
+
+
 def test_ctrl_c_passes() -> None:
     """A3: A KeyboardInterrupt is none of the function's: it ends the event loop, as ever."""
 
