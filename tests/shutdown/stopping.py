@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import coverage
 
+from quattro_web._shutdown.hypercorn import HypercornWorker
 from quattro_web._shutdown.signals import SignalListener, stop_server
 
 
@@ -85,6 +86,19 @@ def forked() -> None:
         listener.stop()
 
     asyncio.run(main())
+
+
+def forked_off_a_worker() -> None:
+    """A process that was forked off a worker of hypercorn's, which ends."""
+    ending = multiprocessing.Event()
+    ending.set()
+    HypercornWorker(ending, 0).ignore_sigterm()
+    child = os.fork()
+    if not child:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    say(f"the child's status is {os.waitstatus_to_exitcode(status)}")
 
 
 def another_thread() -> None:

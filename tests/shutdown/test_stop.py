@@ -58,6 +58,13 @@ def test_process_that_was_forked_off() -> None:
     assert "the time counts" not in log
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_process_that_was_forked_off_a_worker() -> None:
+    """A6: So does one that was forked off a worker of hypercorn's, which takes no SIGTERM itself
+    while it ends."""
+    assert f"the child's status is {-TERM}" in run("forked_off_a_worker")
+
+
 NOBODY = ["no_server", "child_without_a_server", "another_thread", "coverage_of_tests"]
 
 
