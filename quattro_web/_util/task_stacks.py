@@ -36,8 +36,10 @@ _CALLERS = _LIBRARIES | {
     "uvicorn",
 }
 
-# Those whose responses iterate over an attribute of one name, and their generator around others.
-_RESPONSES = frozenset({"fastapi", "sse_starlette", "starlette"})
+# The packages whose responses iterate over an attribute of one name, the methods in which they do,
+# and their generator around those that block.
+_RESPONSES = frozenset({"sse_starlette", "starlette"})
+_SENDS = frozenset({"_stream_response", "stream_response"})
 _IN_THREADS = iterate_in_threadpool.__code__
 
 _STANDARD_LIBRARY = tuple(
@@ -148,7 +150,7 @@ def _with_bodies(frames: _Stack) -> Iterator[FrameType]:
     read.
     """
     for frame in frames:
-        if package_of(frame) in _RESPONSES:
+        if frame.f_code.co_name in _SENDS and package_of(frame) in _RESPONSES:
             body = getattr(frame.f_locals.get("self"), "body_iterator", None)
             found = frame_of(body)
             if found is not None and found.f_code is _IN_THREADS:

@@ -215,7 +215,9 @@ def test_client_that_does_not_read(endpoint: Any, name: str, version: str) -> No
         return found
 
     waiting = f"waiting in serve.<locals>.send, {HERE.parent}/site-packages/server.py:5"
-    assert f"{name}, {HERE}:{line(name)}, {waiting}" in asyncio.run(main())
+    found = asyncio.run(main())
+    assert f"{name}, {HERE}:{line(name)}, {waiting}" in found
+    assert found.count(f"{name}, ") == 1
 
 
 def test_event_stream_of_fastapi(errors: list[logging.LogRecord]) -> None:
