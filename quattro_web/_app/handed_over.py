@@ -12,7 +12,7 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, TypeVar, cast
 
-from quattro_core import SharedLimit, TaskGroup, TooManyWaitingError
+from quattro_core import LimitDeadlockError, SharedLimit, TaskGroup, TooManyWaitingError
 from quattro_core._threads import cancel
 from quattro_web._app.uploads import Uploads, uploads_of
 from quattro_web._errors import AppBusyError
@@ -27,6 +27,18 @@ T = TypeVar("T")
 CoroutineOrFunction = Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]
 
 logger = logging.getLogger("quattro_web")
+
+
+class AppGroup(TaskGroup):
+    """The group of one run of an app: its pumps, and the work that handlers have handed over.
+
+    Both see to their own failures. One remains: that of work which has never begun, since all that
+    runs waits for work like it.
+    """
+
+    def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
+        error = super()._error_of(task)
+        return None if isinstance(error, LimitDeadlockError) else error
 
 
 class HandedOverTasks:
@@ -215,6 +227,8 @@ class HandedOverTasks:
                 task_name(task),
                 origin,
             )
+        elif not task.cancelled() and isinstance(error := task.exception(), LimitDeadlockError):
+            self._failed("%s, handed over by %s, failed", task, origin, error)
         self._announced.discard(task)
         self._closing.discard(task)
 
@@ -231,7 +245,8 @@ class HandedOverTasks:
         try:
             await uploads.close()
         except Exception as exc:  # noqa: BLE001  # of a file, such as a full disk: it is reported
-            self._failed("%s, handed over by %s, failed", uploads.origin, exc)
+            task = current_task()
+            self._failed("%s, handed over by %s, failed", task, uploads.origin, exc)
 
     async def _guard(self, coro: CoroutineOrFunction[T], origin: str) -> T | None:
         try:
@@ -242,13 +257,17 @@ class HandedOverTasks:
             return await awaitable
         except asyncio.CancelledError as exc:
             if not is_cancelled():
-                self._announced.add(current_task())
+                task = current_task()
+                self._announced.add(task)
                 self._failed(
-                    "%s, handed over by %s, was cancelled by something it awaited", origin, exc
+                    "%s, handed over by %s, was cancelled by something it awaited",
+                    task,
+                    origin,
+                    exc,
                 )
             raise
         except BaseException as exc:
-            self._failed("%s, handed over by %s, failed", origin, exc)
+            self._failed("%s, handed over by %s, failed", current_task(), origin, exc)
             if is_ctrl_c(exc):
                 raise
             return None
@@ -262,11 +281,13 @@ class HandedOverTasks:
         is_ending = self._shutdown.has_begun or (owner is not None and bool(owner.cancelling()))
         return is_ending and task not in self._announced
 
-    def _failed(self, message: str, origin: str, exc: BaseException) -> None:
+    def _failed(
+        self, message: str, task: asyncio.Task[Any], origin: str, exc: BaseException
+    ) -> None:
         self.failures += 1
         if self._errors is not None:
             self._errors.append(exc)
-        logger.error(message, task_name(current_task()), origin, exc_info=exc_info_of(exc))
+        logger.error(message, task_name(task), origin, exc_info=exc_info_of(exc))
         if self._errors is None:
             for leaf in leaves(exc):  # a module may raise the same one again and again
                 forget_traceback(leaf)

@@ -8,9 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from quattro_core import SharedLimit, TaskGroup
+from quattro_core import SharedLimit
 from quattro_web._app.drain import Drain, OpenRequests
-from quattro_web._app.handed_over import CoroutineOrFunction, HandedOverTasks, close_coroutine
+from quattro_web._app.handed_over import (
+    AppGroup,
+    CoroutineOrFunction,
+    HandedOverTasks,
+    close_coroutine,
+)
 from quattro_web._pumps.pump import Pump, PumpFunction
 from quattro_web._pumps.pumps import Pumps, freeze
 from quattro_web._pumps.supervision import PumpSupervision
@@ -49,7 +54,7 @@ class AppRun:
         self._settings = settings
         self._requests: OpenRequests = {} if requests is None else requests
         limit = settings.limit()
-        self._group = TaskGroup(shared_limit=limit)
+        self._group = AppGroup(shared_limit=limit)
         self.shutdown: Shutdown = Shutdown(settings.grace)
         self._test_hook: AppTestHook[AppRun] | None = TEST_HOOK.get()
         hook = self._test_hook
