@@ -17,7 +17,7 @@ from quattro_core._threads import cancel
 from quattro_web._app.uploads import Uploads, uploads_of
 from quattro_web._errors import AppBusyError
 from quattro_web._shutdown.state import CLEANUP, Shutdown
-from quattro_web._util.asyncio import current_task, is_cancelled, is_ctrl_c
+from quattro_web._util.asyncio import UNCANCELLABLE, current_task, is_cancelled, is_ctrl_c
 from quattro_web._util.exceptions import exc_info_of, forget_traceback, leaves
 from quattro_web._util.scope import Connection
 from quattro_web._util.task_stacks import MOST_LINES, name_of, task_name, where
@@ -39,6 +39,10 @@ class AppGroup(TaskGroup):
     def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
         error = super()._error_of(task)
         return None if isinstance(error, LimitDeadlockError) else error
+
+    def _cancel_child(self, task: asyncio.Task[Any]) -> None:
+        with UNCANCELLABLE:  # the others have to be cancelled all the same
+            super()._cancel_child(task)
 
 
 class HandedOverTasks:
@@ -181,7 +185,8 @@ class HandedOverTasks:
             self._announced.update(running)
             for task in running:  # its clean-up may hand over more: that has no other time
                 if task not in self._closing:
-                    cancel(task)
+                    with UNCANCELLABLE:
+                        cancel(task)
             if await self._shutdown.wait(running, until=until, is_grace=False):
                 break
         if self.running:

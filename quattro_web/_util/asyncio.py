@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Any, cast
+
+# asyncio hands a cancellation on to what is awaited, and so it never ends where two tasks await
+# each other. Nothing can cancel them: who tries it goes on with the others.
+UNCANCELLABLE = suppress(RecursionError)
 
 
 def current_task() -> asyncio.Task[Any]:

@@ -12,6 +12,7 @@ import pytest
 from quattro_web.fastapi import AppTaskGroup
 from tests.app.handing import app_with, fail, serve
 from tests.support.apps import settle
+from tests.support.asgi import run
 from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
@@ -165,6 +166,38 @@ def test_what_cancelled_work_hands_over_is_cancelled_too(errors: list[logging.Lo
     serve(hand_over, log)
     assert log.index("late work cancelled") < log.index("pump ends")
     assert not [record for record in errors if "waits no longer" in record.getMessage()]
+
+
+class Circle(asyncio.Future[None]):
+    """What a task awaits that awaits itself: a cancellation of it never ends."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        raise RecursionError
+
+
+def test_work_that_nothing_can_cancel(errors: list[logging.LogRecord]) -> None:
+    """A5, A6: Work that waits for itself, as when two tasks await each other, is given up when the
+    shutdown can't cancel it, and pumps and resources end as ever."""
+    log: list[str] = []
+    circles: list[Circle] = []
+
+    async def work() -> None:
+        circles.append(Circle(loop=asyncio.get_running_loop()))
+        await circles[0]
+
+    life = Life(app_with(lambda group: group.create_task(work, name="in a circle"), log))
+
+    async def main() -> None:
+        async with life:
+            await life.get("/items/5")
+        circles[0].set_result(None)
+        await settle()
+
+    run(main())
+    assert life.error is None
+    assert log[-2:] == ["pump ends", "resource closes"]
+    given_up = "waits no longer for handed-over work that was cancelled: in a circle"
+    assert given_up in errors[-1].getMessage()
 
 
 def test_keyboard_interrupt_of_work(
