@@ -32,13 +32,18 @@ logger = logging.getLogger("quattro_web")
 class AppGroup(TaskGroup):
     """The group of one run of an app: its pumps, and the work that handlers have handed over.
 
-    Both see to their own failures. One remains: that of work which has never begun, since all that
-    runs waits for work like it.
+    Both see to their own failures. What comes out of work nevertheless stops nothing: that it has
+    never begun, since all that runs waits for work like it, or that its failure can't be logged.
     """
 
     def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
         error = super()._error_of(task)
-        return None if isinstance(error, LimitDeadlockError) else error
+        if not isinstance(error, Exception) or task in self._background_tasks():
+            return error
+        if not isinstance(error, LimitDeadlockError):
+            message = "the failure of handed-over work could not be logged"
+            task.get_loop().call_exception_handler({"message": message, "exception": error})
+        return None
 
     def _cancel_child(self, task: asyncio.Task[Any]) -> None:
         with UNCANCELLABLE:  # the others have to be cancelled all the same

@@ -168,6 +168,31 @@ def test_what_cancelled_work_hands_over_is_cancelled_too(errors: list[logging.Lo
     assert not [record for record in errors if "waits no longer" in record.getMessage()]
 
 
+def test_failure_that_can_not_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A5: Nor does a failure stop anything that a filter of the log chokes on: it is reported to
+    the event loop."""
+
+    class Filter(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if "handed over" in record.getMessage():
+                raise LookupError
+            return True
+
+    log: list[str] = []
+    logger, broken_log = logging.getLogger("quattro_web"), Filter()
+    logger.addFilter(broken_log)
+    try:
+        life = serve(lambda group: group.create_task(fail), log)
+    finally:
+        logger.removeFilter(broken_log)
+    assert life.error is None
+    assert log[-3:] == ["pump ends", "resource closes", "shutdown.complete"]
+    [record] = caplog.records
+    assert record.name == "asyncio"
+    assert "the failure of handed-over work could not be logged" in record.getMessage()
+    assert "the work failed" in caplog.text
+
+
 class Circle(asyncio.Future[None]):
     """What a task awaits that awaits itself: a cancellation of it never ends."""
 
