@@ -6,9 +6,11 @@ import logging
 import os
 import platform
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,11 +86,14 @@ def _group(item: pytest.Item) -> str:
 def nothing_is_left() -> Iterator[None]:
     """Fail a test that leaves a handler of a signal, or a thread of the package, to the next one.
 
-    A watchdog that counts on ends the whole run, if it meets the end of its process.
+    A watchdog whose app has ended is a thread that does no harm.
     """
     handlers, threads = _handlers(), threading.enumerate()
     yield
     assert _handlers() == handlers, "the test leaves a handler of a signal behind"
+    module: Any = sys.modules.get("quattro_web._shutdown.watchdog")
+    watchdogs = module.Watchdog._counting if module else []
+    threads += [each._thread for each in watchdogs if each.has_app_ended]
     for thread in threading.enumerate():
         if thread not in threads and thread.name.startswith("quattro_web "):
             thread.join(1)  # the one that looks for signals ends when it looks again

@@ -34,11 +34,21 @@ class AppGroup(TaskGroup):
 
     Both see to their own failures. What comes out of work nevertheless stops nothing: that it has
     never begun, since all that runs waits for work like it, or that its failure can't be logged.
+
+    Args:
+        limit: A limit on the work.
+
+    Attributes:
+        work: The work that has not ended, each with where it comes from, and since when.
     """
+
+    def __init__(self, limit: SharedLimit | None) -> None:
+        super().__init__(shared_limit=limit)
+        self.work: dict[asyncio.Task[Any], tuple[str, float]] = {}
 
     def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
         error = super()._error_of(task)
-        if not isinstance(error, Exception) or task in self._background_tasks():
+        if not isinstance(error, Exception) or task not in self.work:
             return error
         if not isinstance(error, LimitDeadlockError):
             message = "the failure of handed-over work could not be logged"
@@ -62,7 +72,7 @@ class HandedOverTasks:
 
     def __init__(
         self,
-        group: TaskGroup,
+        group: AppGroup,
         shutdown: Shutdown,
         limit: SharedLimit | None = None,
         errors: list[BaseException] | None = None,
@@ -70,7 +80,7 @@ class HandedOverTasks:
         self._group = group
         self._limit = limit
         self._shutdown = shutdown
-        self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
+        self._since = group.work
         self._announced: set[asyncio.Task[Any]] = set()  # whose end is in the log already
         self._closing: set[asyncio.Task[None]] = set()  # which close uploads
         self._owner: asyncio.Task[Any] | None = None

@@ -54,7 +54,7 @@ class AppRun:
         self._settings = settings
         self._requests: OpenRequests = {} if requests is None else requests
         limit = settings.limit()
-        self._group = AppGroup(shared_limit=limit)
+        self._group = AppGroup(limit)
         self.shutdown: Shutdown = Shutdown(settings.grace)
         self._test_hook: AppTestHook[AppRun] | None = TEST_HOOK.get()
         hook = self._test_hook
