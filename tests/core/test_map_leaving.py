@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 import pytest
 
 from quattro_core import MapResults, TaskGroup
-from tests.core.conftest import Run
+from tests.core.conftest import Run, turns
 
 WAYS = pytest.mark.parametrize("way", ["break", "error", "return", "close", "with", "del"])
 
@@ -53,7 +53,7 @@ def test_work_ends(run: Run, way: str, ordered: bool) -> None:
                 pass
             pulled = next(items)
             assert pulled <= 8
-            await asyncio.sleep(0.001)
+            await turns()
             assert tg.tasks == ()
             assert next(items) == pulled + 1
 
@@ -117,12 +117,6 @@ def test_close_that_is_cancelled_waits_for_the_clean_up(run: Run) -> None:
     run(main)
 
 
-async def turns() -> None:
-    """Let everything run that can run now."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 def test_closed_before_it_began(run: Run) -> None:
     """A map that is closed before the iteration begins does nothing."""
     items = iter(range(3))
@@ -152,7 +146,7 @@ def test_closed_while_others_wait(run: Run) -> None:
                 return [number async for number in results]
 
             consumers = [tg.create_task(consume()) for _ in range(2)]
-            await asyncio.sleep(0.001)
+            await turns()
             await results.aclose()
         assert [consumer.result() for consumer in consumers] == [[], []]
 
@@ -166,7 +160,7 @@ def test_closed_while_one_is_being_cancelled(run_plain: Run) -> None:
         async with TaskGroup() as tg:
             results = tg.map(call, [1], limit=1)
             consumer = tg.create_task(results.__anext__())
-            await asyncio.sleep(0.001)
+            await turns()
             consumer.cancel()
             await results.aclose()
         assert consumer.cancelled()
@@ -204,7 +198,7 @@ def test_closed_by_the_clean_up_of_a_call(run: Run) -> None:
         async with TaskGroup() as tg:
             held.append(tg.map(close, [1, 3], limit=2))
             tg.create_task(held[0].__anext__())
-            await asyncio.sleep(0.001)
+            await turns()
             tg.cancel()
 
     run(main)
@@ -221,12 +215,12 @@ def test_the_consumer_is_cancelled(run: Run) -> None:
                     pass
 
             consumer = tg.create_task(consume())
-            await asyncio.sleep(0.001)
+            await turns()
             assert len(tg.tasks) == 3
             consumer.cancel()
             await asyncio.wait([consumer])
             del consumer
-            await asyncio.sleep(0.001)
+            await turns()
             assert not tg.tasks
 
     run(main)
