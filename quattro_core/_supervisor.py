@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from enum import StrEnum
 from functools import partial
-from types import FunctionType
+from types import FunctionType, TracebackType
 from typing import Any, Literal, cast
 
 from quattro_core._restart import RestartPolicy, Restarts, checked_restart
@@ -239,7 +239,7 @@ class Supervisor:
         except KeyboardInterrupt:
             raise
         except BaseException as exc:  # its policy says what becomes of it
-            if task.cancelling() > cancelled or is_closed(exc, task):
+            if task.cancelling() > cancelled or is_closed(task):
                 raise  # as it is: the answer to its cancellation
             error = self._progress.last_error = as_error(exc, self.name)
         if task.cancelling() > cancelled:
@@ -270,7 +270,7 @@ class Supervisor:
                 error = TaskReturnedError(f"{self.name} has returned, but is to run for ever")
             raise error
         if error is not None:
-            self._logger.error("%s failed, and is let go", self.name, exc_info=error)
+            self._logger.error("%s failed, and is let go", self.name, exc_info=exc_info_of(error))
         self._progress.end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED)
         return True
 
@@ -284,7 +284,7 @@ class Supervisor:
             "has returned" if error is None else "failed",
             delay,
             self._restarts + 1,
-            exc_info=error,
+            exc_info=None if error is None else exc_info_of(error),
         )
         await asyncio.sleep(delay)
         self._restarts += 1
@@ -348,7 +348,7 @@ class Progress:
                 what = "been run: nobody has called run()"
             msg = f"{self._name} has not {what} within {timeout:g} s"
             if self.last_error is not None:
-                msg += f"; its last error was {self.last_error!r}"
+                msg += f"; its last error was {repr_of(self.last_error)}"
             raise TimeoutError(msg) from self.last_error
         if self._raised is not None:
             if isinstance(self._raised, asyncio.CancelledError):
@@ -413,15 +413,31 @@ def as_error(exc: BaseException, name: str) -> Exception:
     if isinstance(exc, asyncio.CancelledError):
         error = RuntimeError(f"{name} was cancelled by something it awaited")
     else:
-        error = RuntimeError(f"{name} raised {exc!r}")
+        error = RuntimeError(f"{name} raised {repr_of(exc)}")
     error.__cause__ = exc
     return error
 
 
-def is_closed(exc: BaseException, task: asyncio.Task[Any]) -> bool:
-    """Whether this is the GeneratorExit of a coroutine that is closed from outside, not its own."""
-    if not isinstance(exc, GeneratorExit):
-        return False
+def repr_of(exc: BaseException) -> str:
+    """Return what an error shows of itself, or its class if it fails to."""
+    try:
+        return repr(exc)
+    except Exception:  # noqa: BLE001  # of its own method
+        return f"<{type(exc).__name__}>"
+
+
+def exc_info_of(
+    exc: BaseException,
+) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return the ``exc_info`` for a log entry: logging leaves out an error that is false."""
+    return type(exc), exc, exc.__traceback__
+
+
+def is_closed(task: asyncio.Task[Any]) -> bool:
+    """Whether the coroutine of a task, which calls this, is being closed from outside.
+
+    That is a GeneratorExit, or a RuntimeError if its clean-up awaits something.
+    """
     try:
         return asyncio.current_task() is not task
     except RuntimeError:  # the event loop has ended

@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from quattro_web._middleware import TaskGroupMiddleware
+from quattro_web._middleware import TaskGroupMiddleware, same_around
 from quattro_web._pumps.pump import Pump, PumpFunction
-from quattro_web._pumps.pumps import Pumps
 from quattro_web._shutdown.state import ShutdownGrace
 
 
@@ -80,16 +79,15 @@ def install(
         msg = f"app must be a Starlette or FastAPI app, got {app!r}: wrap it in TaskGroupMiddleware"
         raise TypeError(msg)
     present: list[object] = [middleware.cls for middleware in app.user_middleware]
-    if TaskGroupMiddleware in present:
+    if TaskGroupMiddleware in present or same_around in present:
         msg = f"{app!r} has its TaskGroupMiddleware already: call install(app) once"
         raise RuntimeError(msg)
     if app.middleware_stack is not None:
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
-    middleware = Middleware(
-        TaskGroupMiddleware,
-        # The same collection for all: it may be filled until the app starts.
-        pumps=pumps if isinstance(pumps, Pumps) else Pumps(pumps),
+    prototype = TaskGroupMiddleware(
+        app,
+        pumps=pumps,
         concurrency_limit=concurrency_limit,
         total_limit=total_limit,
         max_waiting=max_waiting,
@@ -101,7 +99,5 @@ def install(
         app_max_waiting=app_max_waiting,
         shutdown_grace=shutdown_grace,
     )
-    # Starlette makes it with the first request: a bad option is an error now.
-    middleware.cls(app, *middleware.args, **middleware.kwargs)
     # Starlette inserts what is added at the front of the list: its end is the innermost place.
-    app.user_middleware.append(middleware)
+    app.user_middleware.append(Middleware(same_around, prototype))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -90,9 +91,7 @@ class TaskGroupMiddleware:
         self._deadlines = Deadlines(deadline, stream_deadline, deadline_header)
         self._watch_timer = WatchTimer(self._requests)
         self._ended = EndedRequest(self._settings)
-        self._never_started = bool(len(self._app_settings.pumps))
-        # Whether a request needs more than its exchange: most apps' requests don't.
-        self._is_special = self._is_cancelling or self._never_started
+        self._look_for_pumps()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a connection, or the lifespan."""
@@ -180,12 +179,21 @@ class TaskGroupMiddleware:
     def _is_cancelling(self) -> bool:
         return self._cancel_on_disconnect or self._deadlines.are_any
 
+    def _look_for_pumps(self) -> None:
+        self._never_started = not self._settings.has_started and bool(len(self._app_settings.pumps))
+        # Whether a request needs more than its exchange: most apps' requests don't.
+        self._is_special = self._is_cancelling or self._never_started
+
     def _set_started(self) -> None:
+        self._settings.has_started = True
         self._never_started = False
         self._is_special = self._is_cancelling
 
     def _report_pumps(self) -> None:
+        is_known = self._settings.has_started
         self._set_started()  # once is enough
+        if is_known:
+            return
         logger.error(
             "a request came, but the lifespan of the app was not run, so its pumps are not: %s. "
             "Servers run the lifespan of the outermost app, and not of one that is mounted in it: "
@@ -204,6 +212,18 @@ class TaskGroupMiddleware:
             exchange.watch.deadline(*limits)
         if asked is not None:
             exchange.watch.shorten_deadline(asked)
+
+
+def same_around(app: ASGIApp, prototype: TaskGroupMiddleware) -> TaskGroupMiddleware:
+    """Return a middleware around *app* that shares all it has with another one.
+
+    Starlette makes those of an app when the first connection or lifespan comes, and makes them anew
+    for each that comes in another thread meanwhile. The app uses the last ones: all are as one.
+    """
+    same = copy(prototype)
+    same.app = app
+    same._look_for_pumps()  # noqa: SLF001  # its own file; they may be added until now
+    return same
 
 
 _KINDS = frozenset({"http", "websocket"})

@@ -144,7 +144,7 @@ class _RedisClaim(LockClaim):
     @cleaned
     async def holder(self) -> str | None:
         value = await self._connect().get(self._key)
-        text = value.decode() if isinstance(value, bytes) else value
+        text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
         return text.partition(" ")[0] if text else None
 
     def _connect(self) -> Any:

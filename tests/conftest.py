@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +22,8 @@ os.environ["PYTHONASYNCIODEBUG"] = "1"
 TESTS = Path(__file__).parent
 # The longest, of what has to stay together: other tests fill the time beside them.
 FIRST = ("locks", "example_app/test_page.py", "example_app/test_server.py", "kit/test_plugin.py")
+# By which servers stop, and those that apps have handlers for.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGBREAK", "SIGQUIT", "SIGHUP", "SIGUSR1")
 # These have a server for each test, and wait for most of their time.
 EACH_ALONE = {"test_last_resort.py", "test_shutdown.py", "test_stop.py"}
 
@@ -74,6 +80,29 @@ def _group(item: pytest.Item) -> str:
     if folder == "e2e" and server:
         return f"{path} {server}"
     return path.as_posix()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves a handler of a signal, or a thread of the package, to the next one.
+
+    A watchdog whose app has ended is a thread that does no harm.
+    """
+    handlers, threads = _handlers(), threading.enumerate()
+    yield
+    assert _handlers() == handlers, "the test leaves a handler of a signal behind"
+    module: Any = sys.modules.get("quattro_web._shutdown.watchdog")
+    watchdogs = module.Watchdog._counting if module else []
+    threads += [each._thread for each in watchdogs if each.has_app_ended]
+    for thread in threading.enumerate():
+        if thread not in threads and thread.name.startswith("quattro_web "):
+            thread.join(1)  # the one that looks for signals ends when it looks again
+            assert not thread.is_alive(), f"the test leaves {thread} behind"
+
+
+def _handlers() -> list[object]:
+    # Not all of them: pytest-timeout has one for SIGALRM, and puts it back when a test has failed.
+    return [signal.getsignal(getattr(signal, name)) for name in SIGNALS if hasattr(signal, name)]
 
 
 class _Recorder(logging.Handler):

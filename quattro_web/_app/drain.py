@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from quattro_core import TaskGroup
 from quattro_web._shutdown.servers import Server, ServerConnection
 from quattro_web._shutdown.state import CLEANUP, Shutdown
+from quattro_web._util.asyncio import UNCANCELLABLE
 from quattro_web._util.scope import REQUEST, Connection, describe
 from quattro_web._util.task_stacks import (
     MOST_LINES,
@@ -237,7 +238,8 @@ class Drain:
             inner = request.innermost
             conn = inner.conn
             assert conn is not None  # it is open, as the one around it is
-            inner.cut_off(conn)
+            with UNCANCELLABLE:
+                inner.cut_off(conn)
 
     def _give_up(self) -> None:
         now = self._loop.time()

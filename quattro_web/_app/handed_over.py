@@ -12,13 +12,13 @@ from time import monotonic
 from types import CoroutineType
 from typing import Any, TypeVar, cast
 
-from quattro_core import SharedLimit, TaskGroup, TooManyWaitingError
+from quattro_core import LimitDeadlockError, SharedLimit, TaskGroup, TooManyWaitingError
 from quattro_core._threads import cancel
 from quattro_web._app.uploads import Uploads, uploads_of
 from quattro_web._errors import AppBusyError
 from quattro_web._shutdown.state import CLEANUP, Shutdown
-from quattro_web._util.asyncio import current_task, is_cancelled, is_ctrl_c
-from quattro_web._util.exceptions import leaves
+from quattro_web._util.asyncio import UNCANCELLABLE, current_task, is_cancelled, is_ctrl_c
+from quattro_web._util.exceptions import exc_info_of, forget_traceback, leaves
 from quattro_web._util.scope import Connection
 from quattro_web._util.task_stacks import MOST_LINES, name_of, task_name, where
 
@@ -27,6 +27,37 @@ T = TypeVar("T")
 CoroutineOrFunction = Coroutine[Any, Any, T] | Callable[[], Coroutine[Any, Any, T]]
 
 logger = logging.getLogger("quattro_web")
+
+
+class AppGroup(TaskGroup):
+    """The group of one run of an app: its pumps, and the work that handlers have handed over.
+
+    Both see to their own failures. What comes out of work nevertheless stops nothing: that it has
+    never begun, since all that runs waits for work like it, or that its failure can't be logged.
+
+    Args:
+        limit: A limit on the work.
+
+    Attributes:
+        work: The work that has not ended, each with where it comes from, and since when.
+    """
+
+    def __init__(self, limit: SharedLimit | None) -> None:
+        super().__init__(shared_limit=limit)
+        self.work: dict[asyncio.Task[Any], tuple[str, float]] = {}
+
+    def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
+        error = super()._error_of(task)
+        if not isinstance(error, Exception) or task not in self.work:
+            return error
+        if not isinstance(error, LimitDeadlockError):
+            message = "the failure of handed-over work could not be logged"
+            task.get_loop().call_exception_handler({"message": message, "exception": error})
+        return None
+
+    def _cancel_child(self, task: asyncio.Task[Any]) -> None:
+        with UNCANCELLABLE:  # the others have to be cancelled all the same
+            super()._cancel_child(task)
 
 
 class HandedOverTasks:
@@ -41,7 +72,7 @@ class HandedOverTasks:
 
     def __init__(
         self,
-        group: TaskGroup,
+        group: AppGroup,
         shutdown: Shutdown,
         limit: SharedLimit | None = None,
         errors: list[BaseException] | None = None,
@@ -49,7 +80,7 @@ class HandedOverTasks:
         self._group = group
         self._limit = limit
         self._shutdown = shutdown
-        self._since: dict[asyncio.Task[Any], tuple[str, float]] = {}
+        self._since = group.work
         self._announced: set[asyncio.Task[Any]] = set()  # whose end is in the log already
         self._closing: set[asyncio.Task[None]] = set()  # which close uploads
         self._owner: asyncio.Task[Any] | None = None
@@ -169,7 +200,8 @@ class HandedOverTasks:
             self._announced.update(running)
             for task in running:  # its clean-up may hand over more: that has no other time
                 if task not in self._closing:
-                    cancel(task)
+                    with UNCANCELLABLE:
+                        cancel(task)
             if await self._shutdown.wait(running, until=until, is_grace=False):
                 break
         if self.running:
@@ -215,6 +247,8 @@ class HandedOverTasks:
                 task_name(task),
                 origin,
             )
+        elif not task.cancelled() and isinstance(error := task.exception(), LimitDeadlockError):
+            self._failed("%s, handed over by %s, failed", task, origin, error)
         self._announced.discard(task)
         self._closing.discard(task)
 
@@ -231,7 +265,8 @@ class HandedOverTasks:
         try:
             await uploads.close()
         except Exception as exc:  # noqa: BLE001  # of a file, such as a full disk: it is reported
-            self._failed("%s, handed over by %s, failed", uploads.origin, exc)
+            task = current_task()
+            self._failed("%s, handed over by %s, failed", task, uploads.origin, exc)
 
     async def _guard(self, coro: CoroutineOrFunction[T], origin: str) -> T | None:
         try:
@@ -242,13 +277,17 @@ class HandedOverTasks:
             return await awaitable
         except asyncio.CancelledError as exc:
             if not is_cancelled():
-                self._announced.add(current_task())
+                task = current_task()
+                self._announced.add(task)
                 self._failed(
-                    "%s, handed over by %s, was cancelled by something it awaited", origin, exc
+                    "%s, handed over by %s, was cancelled by something it awaited",
+                    task,
+                    origin,
+                    exc,
                 )
             raise
         except BaseException as exc:
-            self._failed("%s, handed over by %s, failed", origin, exc)
+            self._failed("%s, handed over by %s, failed", current_task(), origin, exc)
             if is_ctrl_c(exc):
                 raise
             return None
@@ -262,14 +301,16 @@ class HandedOverTasks:
         is_ending = self._shutdown.has_begun or (owner is not None and bool(owner.cancelling()))
         return is_ending and task not in self._announced
 
-    def _failed(self, message: str, origin: str, exc: BaseException) -> None:
+    def _failed(
+        self, message: str, task: asyncio.Task[Any], origin: str, exc: BaseException
+    ) -> None:
         self.failures += 1
         if self._errors is not None:
             self._errors.append(exc)
-        logger.error(message, task_name(current_task()), origin, exc_info=exc)
+        logger.error(message, task_name(task), origin, exc_info=exc_info_of(exc))
         if self._errors is None:
             for leaf in leaves(exc):  # a module may raise the same one again and again
-                leaf.with_traceback(None)
+                forget_traceback(leaf)
 
 
 def check_work(coro: object) -> None:

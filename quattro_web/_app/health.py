@@ -198,10 +198,15 @@ def _pump_health(run: PumpRun) -> PumpHealth:
         is_up=is_up,
         since=supervisor.since,
         restarts=supervisor.restarts,
-        last_error=supervisor.last_error or (once.error if once else None),
+        last_error=_last_error(run),
         holder=once.holder if once else None,
         token=once.token if once else None,
     )
+
+
+def _last_error(run: PumpRun) -> Exception | None:
+    error = run.supervisor.last_error
+    return run.once.error if error is None and run.once is not None else error
 
 
 def _may_have_ended(state: PumpState, pump: Pump) -> bool:

@@ -16,6 +16,7 @@ from quattro_web._app.run import AppRun, AppSettings
 from quattro_web._pumps.pump import Pump, PumpFunction
 from quattro_web._shutdown.state import ShutdownGrace
 from quattro_web._util.asyncio import current_loop
+from quattro_web._util.exceptions import message_of
 from quattro_web._util.scope import APP
 
 AppT_contra = TypeVar("AppT_contra", contravariant=True)
@@ -127,7 +128,7 @@ async def serve_lifespan(
             try:
                 run.pumps.raise_failures()
             except BaseException as exc:
-                await send({"type": "lifespan.shutdown.failed", "message": f"{exc}"})
+                await send({"type": "lifespan.shutdown.failed", "message": message_of(exc)})
                 raise
         await send(message)
 

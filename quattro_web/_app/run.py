@@ -8,9 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
-from quattro_core import SharedLimit, TaskGroup
+from quattro_core import SharedLimit
 from quattro_web._app.drain import Drain, OpenRequests
-from quattro_web._app.handed_over import CoroutineOrFunction, HandedOverTasks, close_coroutine
+from quattro_web._app.handed_over import (
+    AppGroup,
+    CoroutineOrFunction,
+    HandedOverTasks,
+    close_coroutine,
+)
 from quattro_web._pumps.pump import Pump, PumpFunction
 from quattro_web._pumps.pumps import Pumps, freeze
 from quattro_web._pumps.supervision import PumpSupervision
@@ -49,7 +54,7 @@ class AppRun:
         self._settings = settings
         self._requests: OpenRequests = {} if requests is None else requests
         limit = settings.limit()
-        self._group = TaskGroup(shared_limit=limit)
+        self._group = AppGroup(limit)
         self.shutdown: Shutdown = Shutdown(settings.grace)
         self._test_hook: AppTestHook[AppRun] | None = TEST_HOOK.get()
         hook = self._test_hook
@@ -66,7 +71,7 @@ class AppRun:
         self._drain: Drain | None = None
         # That of the lifespan: a shutdown may begin in the middle of any request.
         self._context = copy_context()
-        self.is_alive: bool = True
+        self._is_closed = False
         # Whether its requests have it in their state, since the app has another run in this loop.
         self.is_told_by_state: bool = False
         self._is_stuck = False
@@ -87,6 +92,11 @@ class AppRun:
     def is_open(self) -> bool:
         """Whether the group is there: it has started, and has not ended."""
         return self._supervisor is not None and not self._supervisor.done()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its lifespan has not ended, and its event loop was not closed in its midst."""
+        return not (self._is_closed or (self.loop is not None and self.loop.is_closed()))
 
     @property
     def has_pumps(self) -> bool:
@@ -175,7 +185,7 @@ class AppRun:
 
     def close(self) -> None:
         """Listen to signals no more: the lifespan has ended, with all that it had opened."""
-        self.is_alive = False
+        self._is_closed = True
         if self._drain is not None:
             self._drain.cancel()  # of an app that was asked to stop before it had started
         self._signals.close(all_has_ended=not (self._is_stuck or self._still_running()))

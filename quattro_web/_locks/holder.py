@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from quattro_core import TaskGroup
 from quattro_web._locks.base import Lease, LockLostError, OnceLock
 from quattro_web._util.escaping import escaped
-from quattro_web._util.exceptions import text_of
+from quattro_web._util.exceptions import message_of, text_of
 
 T = TypeVar("T")
 
@@ -96,10 +96,11 @@ class _Holder:
             lease = await self._acquire()
             await self._settle(lease)
             self.set_state(OnceState(is_held=True, holder=lease.holder, token=lease.token))
-            logger.info("pump %s runs here, as %s, token %s", self._name, lease.holder, lease.token)
+            holder = escaped(lease.holder)
+            logger.info("pump %s runs here, as %s, token %s", self._name, holder, lease.token)
             failure = await self._hold(function, lease)
         except LockLostError as exc:  # never the function's own: that is a failure
-            logger.warning("pump %s has lost its lock: %s", self._name, _in_a_line(str(exc)))
+            logger.warning("pump %s has lost its lock: %s", self._name, _in_a_line(message_of(exc)))
             self.set_state(OnceState(error=exc))
             return False
         finally:
@@ -185,6 +186,7 @@ class _Holder:
     async def _prove(self) -> None:
         """Prove that the lock is held, or raise LockLostError when there is no time left to."""
         lock = self._lock
+        why: Exception | None = None
         while True:
             asked = self._loop.time()
             until = self._proven + lock.valid_for
@@ -196,9 +198,11 @@ class _Holder:
             except LockLostError:
                 raise
             except Exception as exc:  # what follows from it is said below
+                if why is None or limit == enough:  # the last try may have had no time at all
+                    why = exc
                 pause = min(lock.heartbeat, until - self._loop.time())
                 if pause <= 0:
-                    msg = f"there was no proof for {lock.valid_for:g} s ({text_of(exc)})"
+                    msg = f"there was no proof for {lock.valid_for:g} s ({text_of(why)})"
                     raise LockLostError(msg) from exc
                 await asyncio.sleep(pause)
             else:

@@ -118,7 +118,7 @@ class _PsycopgSession(PostgresSession):
         psycopg = import_module("psycopg")
         try:
             port = psycopg.conninfo.conninfo_to_dict(dsn).get("port", "")
-        except psycopg.ProgrammingError:
+        except (psycopg.ProgrammingError, UnicodeError):  # the latter shows all of it
             return False
         return str(port).replace(",", "").isdecimal() or not port
 

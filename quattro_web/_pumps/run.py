@@ -11,6 +11,7 @@ from quattro_web._locks.base import Lease, this_process
 from quattro_web._locks.holder import OnceState, run_once
 from quattro_web._pumps.pump import Pump
 from quattro_web._shutdown.state import ShutdownEvent
+from quattro_web._util.escaping import escaped
 from quattro_web._util.exceptions import add_note, text_of
 
 logger = logging.getLogger("quattro_web")
@@ -66,7 +67,7 @@ class PumpRun:
             await self._supervisor.wait_started(self.pump.ready_timeout)
         except TimeoutError as exc:
             if self.once is not None and self.once.error is not None:
-                why = text_of(self.once.error)
+                why = escaped(text_of(self.once.error), most=1000)  # what a service says
                 lock = f"its lock {self.pump.once!r} is out of reach: {why}"
                 add_note(exc, lock)
             raise

@@ -12,8 +12,8 @@ from quattro_web._errors import PumpFailedError
 from quattro_web._pumps.pump import Pump, unique_names
 from quattro_web._pumps.run import PumpRun
 from quattro_web._shutdown.state import Shutdown, ShutdownEvent
-from quattro_web._util.asyncio import is_cancelled, is_ctrl_c
-from quattro_web._util.exceptions import add_note
+from quattro_web._util.asyncio import current_task, is_cancelled, is_closed, is_ctrl_c
+from quattro_web._util.exceptions import add_note, exc_info_of
 from quattro_web._util.task_stacks import where
 
 logger = logging.getLogger("quattro_web")
@@ -126,6 +126,7 @@ class PumpSupervision:
 
     async def _run(self, run: PumpRun) -> None:
         what = f"pump {run.name}"
+        task = current_task()
         try:
             await run.run()
         except asyncio.CancelledError as exc:
@@ -139,9 +140,9 @@ class PumpSupervision:
                 logger.info("%s has returned, as the app shuts down", what)
             else:
                 self._failed(what, exc, is_ended=self._is_ended_by_us and is_cancelled())
-        except GeneratorExit:  # the coroutine is closed: its event loop has ended
-            raise
         except BaseException as exc:  # it is logged, and raised at the end
+            if is_closed(task):
+                raise
             self._failed(what, exc, is_ended=self._is_ended_by_us and is_cancelled())
             if is_ctrl_c(exc):
                 raise
@@ -155,15 +156,17 @@ class PumpSupervision:
     def _failed(self, what: str, exc: BaseException, *, is_ended: bool = False) -> None:
         if self._startup is not None:
             if not self._startup.fail(exc, what):
-                logger.error("%s failed as well, before the start-up", what, exc_info=exc)
+                logger.error(
+                    "%s failed as well, before the start-up", what, exc_info=exc_info_of(exc)
+                )
         elif is_ended:
-            logger.error("%s failed while it was being ended", what, exc_info=exc)
+            logger.error("%s failed while it was being ended", what, exc_info=exc_info_of(exc))
             self._failures.append(exc)
         elif self._shutdown.has_begun:
-            logger.error("%s failed during the shutdown", what, exc_info=exc)
+            logger.error("%s failed during the shutdown", what, exc_info=exc_info_of(exc))
             self._failures.append(exc)
         else:
-            logger.critical("%s failed: the server has to stop", what, exc_info=exc)
+            logger.critical("%s failed: the server has to stop", what, exc_info=exc_info_of(exc))
             # The error is in the log already. That there was one comes out of the lifespan as well,
             # and sets the exit status where the server has one for it.
             self._failures.append(

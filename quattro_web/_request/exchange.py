@@ -65,6 +65,8 @@ class Settings:
         # Those that are open, each with its scope: a shutdown ends them.
         self.requests: dict[Exchange, Connection] = {}
         self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
+        # Whether a lifespan was run, or was missed and that was told.
+        self.has_started: bool = False
 
     def limited(self, concurrency_limit: int | None) -> Settings:
         """Return the same for a request with a limit of its own."""

@@ -18,7 +18,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from quattro_core import TooManyWaitingError
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
-from quattro_web._util.exceptions import leaves, set_context
+from quattro_web._util.exceptions import exc_info_of, leaves, set_context
 from quattro_web._util.scope import REQUEST
 
 logger = logging.getLogger("quattro_web")
@@ -91,7 +91,7 @@ def choose(errors: Sequence[BaseException], scope: Mapping[str, Any]) -> BaseExc
     if not all(find_handler(scope, error) for error in (first, *others)):
         return group
     for other in others:
-        logger.error("another failure of a request was answered first", exc_info=other)
+        logger.error("another failure of a request was answered first", exc_info=exc_info_of(other))
         drop_traceback(other)
     return first
 

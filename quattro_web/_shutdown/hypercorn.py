@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from types import FrameType
@@ -23,6 +24,7 @@ class HypercornWorker:
 
     def __init__(self, event: Any, parent: int) -> None:
         self._event = event
+        self._process = os.getpid()
         self.parent = parent
 
     @property
@@ -37,7 +39,8 @@ class HypercornWorker:
             signal.signal(signal.SIGTERM, self._ignore)
 
     def _ignore(self, number: int, _frame: FrameType | None) -> None:
-        if not self.is_shutting_down:  # somebody means it: as without a handler
+        # Somebody means it, or another process that was forked off: as without a handler.
+        if not self.is_shutting_down or os.getpid() != self._process:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 

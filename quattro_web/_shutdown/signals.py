@@ -234,6 +234,7 @@ class _ChainedHandler:
         self._number = number
         self._replaced = replaced
         self._listeners: list[SignalListener] = []
+        self._process = os.getpid()
         signal.signal(number, self._handle)
 
     def add(self, listener: SignalListener) -> None:
@@ -245,12 +246,24 @@ class _ChainedHandler:
         in_main = threading.current_thread() is threading.main_thread()
         # Else the server has put back its own, or another one has installed one over ours.
         if not self._listeners and in_main and signal.getsignal(self._number) == self._handle:
-            signal.signal(self._number, self._replaced)
+            signal.signal(self._number, _still_valid(self._replaced))
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        for listener in tuple(self._listeners):
-            listener.notify(number)
+        # A process that was forked off has the handler as well, and is no server.
+        if os.getpid() == self._process:
+            for listener in tuple(self._listeners):
+                listener.notify(number)
         self._replaced(number, frame)
+
+
+def _still_valid(handler: Handler) -> Handler:
+    """Return a handler to put back; Python's own for that of an `asyncio.Runner` which has ended.
+
+    A runner puts back Python's only where it finds its own, and not if ours is in its place.
+    """
+    task = getattr(handler, "keywords", {}).get("main_task")
+    is_over = isinstance(task, asyncio.Task) and task.done()
+    return signal.default_int_handler if is_over else handler
 
 
 def stop_server(server: Server | None = None) -> bool:

@@ -20,7 +20,7 @@ CLEANUP = 1.0
 class ShutdownGrace:
     """The seconds that each part of a shutdown may take, counted from the signal, in this order.
 
-    A part that is done sooner leaves its time to nobody: the next part begins at once. Whatever is
+    A part that is done sooner leaves its time to the next one, which begins at once. Whatever is
     cancelled has one more second for its clean-up. The defaults are 24 s together, and fit into the
     30 s of Kubernetes.
 

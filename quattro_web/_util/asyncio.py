@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 from typing import Any, cast
+
+# asyncio hands a cancellation on to what is awaited, and so it never ends where two tasks await
+# each other. Nothing can cancel them: who tries it goes on with the others.
+UNCANCELLABLE = suppress(RecursionError)
 
 
 def current_task() -> asyncio.Task[Any]:
     """Return the current task, where there is one for sure."""
     return cast("asyncio.Task[Any]", asyncio.current_task())
+
+
+def is_closed(task: asyncio.Task[Any]) -> bool:
+    """Tell whether the coroutine of a task, which calls this, is being closed from outside.
+
+    So it is when its event loop was closed before it has ended, and whoever does it may be anybody.
+    """
+    return current_loop() is None or asyncio.current_task() is not task
 
 
 def is_cancelled() -> bool:

@@ -7,6 +7,7 @@ that a module keeps, such as ``NOT_FOUND = HTTPException(404)``, is raised again
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import TracebackType
 
 
 def add_note(error: BaseException, note: str) -> None:
@@ -30,7 +31,27 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
+def forget_traceback(error: BaseException) -> None:
+    """Drop the traceback of an error, whose frames hold what they have worked with."""
+    BaseException.with_traceback(error, None)
+
+
+def exc_info_of(
+    error: BaseException,
+) -> tuple[type[BaseException], BaseException, TracebackType | None]:
+    """Return the ``exc_info`` for a log entry: logging leaves out an error that is false."""
+    return type(error), error, error.__traceback__
+
+
+def message_of(error: BaseException) -> str:
+    """Return what an error says, or that it fails to say it."""
+    try:
+        return str(error)
+    except Exception as exc:  # noqa: BLE001  # of its own method
+        return f"its message could not be made ({type(exc).__name__})"
+
+
 def text_of(error: BaseException) -> str:
     """Return the class and the message of an error: the ``repr`` of redis-py's has no message."""
-    name, text = type(error).__name__, str(error)
+    name, text = type(error).__name__, message_of(error)
     return f"{name}: {text}" if text else name

@@ -12,6 +12,8 @@ from itertools import islice
 from types import FrameType
 from typing import Any
 
+from starlette.concurrency import iterate_in_threadpool
+
 from quattro_core._threads import awaited_by, frame_of, is_thread_call
 from quattro_web._util.escaping import escaped
 
@@ -33,6 +35,12 @@ _CALLERS = _LIBRARIES | {
     "threading",
     "uvicorn",
 }
+
+# The packages whose responses iterate over an attribute of one name, the methods in which they do,
+# and their generator around those that block.
+_RESPONSES = frozenset({"sse_starlette", "starlette"})
+_SENDS = frozenset({"_stream_response", "stream_response"})
+_IN_THREADS = iterate_in_threadpool.__code__
 
 _STANDARD_LIBRARY = tuple(
     os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118  # compared as text
@@ -127,12 +135,29 @@ def _stacks(task: asyncio.Task[Any], seen: set[asyncio.Task[Any]]) -> Iterator[_
     for number, frame in enumerate(frames):
         if frame.f_globals.get("__name__") == "quattro_web._middleware":
             begin = number
-    stack = [*frames[begin:], *_frames_in_thread(frames)]
+    stack = [*_with_bodies(frames[begin:]), *_frames_in_thread(frames)]
     yield [frame for frame in stack if package_of(frame) not in _LIBRARIES]
     for awaited in _awaited_by(task):
         if awaited not in seen:
             seen.add(awaited)
             yield from _stacks(awaited, seen)
+
+
+def _with_bodies(frames: _Stack) -> Iterator[FrameType]:
+    """Yield frames, and before each that sends a piece of a body that of the body's generator.
+
+    It is suspended where it has yielded that piece, and nothing awaits it while a client does not
+    read.
+    """
+    for frame in frames:
+        if frame.f_code.co_name in _SENDS and package_of(frame) in _RESPONSES:
+            body = getattr(frame.f_locals.get("self"), "body_iterator", None)
+            found = frame_of(body)
+            if found is not None and found.f_code is _IN_THREADS:
+                found = frame_of(found.f_locals.get("as_iterator"))
+            if found is not None and found not in frames:
+                yield found
+        yield frame
 
 
 def _awaited_by(task: asyncio.Task[Any]) -> Iterator[asyncio.Task[Any]]:

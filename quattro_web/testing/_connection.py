@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
+from quattro_web._util.exceptions import exc_info_of
 from quattro_web._util.scope import describe
 from quattro_web.testing._leaks import watch_scope
 
@@ -79,7 +80,7 @@ class ServedConnection(ABC):
             self._changed.set()
 
     def _fail(self, error: BaseException) -> None:
-        logger.error("%s has failed", describe(self._scope), exc_info=error)
+        logger.error("%s has failed", describe(self._scope), exc_info=exc_info_of(error))
         self._error = error
         if self._has_left and _is_by_leaving(error):
             self._raises = False  # the app has learnt that the client has left, and ends by that

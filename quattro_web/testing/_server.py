@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message
 from quattro_web._app.run import AppRun
 from quattro_web._pumps.run import PumpRun
 from quattro_web._shutdown.test_hook import TEST_HOOK, AppTestHook
+from quattro_web._util.exceptions import exc_info_of
 from quattro_web.testing._connection import ServedConnection
 from quattro_web.testing._leaks import watch_scope
 
@@ -257,7 +258,7 @@ class LifespanTask:
             if self._has_answered:
                 self._error = exc
             else:  # as an app may refuse a lifespan that it does not have: servers go on without
-                logger.warning("the app has not answered its lifespan", exc_info=exc)
+                logger.warning("the app has not answered its lifespan", exc_info=exc_info_of(exc))
         finally:
             self._from_app.put_nowait(None)
 

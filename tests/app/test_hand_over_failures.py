@@ -5,13 +5,14 @@ import inspect
 import logging
 import signal
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
 from quattro_web.fastapi import AppTaskGroup
 from tests.app.handing import app_with, fail, serve
 from tests.support.apps import settle
+from tests.support.asgi import run
 from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
@@ -51,7 +52,17 @@ def test_work_without_a_name(errors: list[logging.LogRecord]) -> None:
     assert errors[0].getMessage().startswith("Task-")
 
 
-@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit])
+class AwkwardError(Exception):
+    """One that is false, and whose traceback can't be set in the ordinary way."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def with_traceback(self, _: object) -> Self:
+        raise LookupError
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, CustomError, SystemExit, AwkwardError])
 def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.LogRecord]) -> None:
     """A5: A failure of work handed over ends neither pumps nor app, and its result is None."""
     log: list[str] = []
@@ -65,6 +76,7 @@ def test_failure_stops_nothing(error: type[BaseException], errors: list[logging.
     assert life.error is None
     assert tasks[0].result() is None
     assert len(errors) == 1
+    assert errors[0].exc_info is not None
 
 
 @pytest.mark.parametrize("function", [dict, lambda: 3])
@@ -154,6 +166,63 @@ def test_what_cancelled_work_hands_over_is_cancelled_too(errors: list[logging.Lo
     serve(hand_over, log)
     assert log.index("late work cancelled") < log.index("pump ends")
     assert not [record for record in errors if "waits no longer" in record.getMessage()]
+
+
+def test_failure_that_can_not_be_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """A5: Nor does a failure stop anything that a filter of the log chokes on: it is reported to
+    the event loop."""
+
+    class Filter(logging.Filter):
+        def filter(self, record: logging.LogRecord) -> bool:
+            if "handed over" in record.getMessage():
+                raise LookupError
+            return True
+
+    log: list[str] = []
+    logger, broken_log = logging.getLogger("quattro_web"), Filter()
+    logger.addFilter(broken_log)
+    try:
+        life = serve(lambda group: group.create_task(fail), log)
+    finally:
+        logger.removeFilter(broken_log)
+    assert life.error is None
+    assert log[-3:] == ["pump ends", "resource closes", "shutdown.complete"]
+    [record] = caplog.records
+    assert record.name == "asyncio"
+    assert "the failure of handed-over work could not be logged" in record.getMessage()
+    assert "the work failed" in caplog.text
+
+
+class Circle(asyncio.Future[None]):
+    """What a task awaits that awaits itself: a cancellation of it never ends."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        raise RecursionError
+
+
+def test_work_that_nothing_can_cancel(errors: list[logging.LogRecord]) -> None:
+    """A5, A6: Work that waits for itself, as when two tasks await each other, is given up when the
+    shutdown can't cancel it, and pumps and resources end as ever."""
+    log: list[str] = []
+    circles: list[Circle] = []
+
+    async def work() -> None:
+        circles.append(Circle(loop=asyncio.get_running_loop()))
+        await circles[0]
+
+    life = Life(app_with(lambda group: group.create_task(work, name="in a circle"), log))
+
+    async def main() -> None:
+        async with life:
+            await life.get("/items/5")
+        circles[0].set_result(None)
+        await settle()
+
+    run(main())
+    assert life.error is None
+    assert log[-2:] == ["pump ends", "resource closes"]
+    given_up = "waits no longer for handed-over work that was cancelled: in a circle"
+    assert given_up in errors[-1].getMessage()
 
 
 def test_keyboard_interrupt_of_work(

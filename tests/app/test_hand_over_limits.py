@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from quattro_web import AppBusyError, install
+from quattro_web import AppBusyError, app_health, install
 from quattro_web.fastapi import AppTaskGroup
 from tests.support.apps import settle
 from tests.support.asgi import run
@@ -49,6 +49,43 @@ def test_one_after_the_other() -> None:
 
     run(main())
     assert log == ["1 begins", "1 ends", "2 begins", "2 ends"]
+
+
+def test_work_that_waits_for_work(errors: list[logging.LogRecord]) -> None:
+    """A5: Where all work that runs waits by hand for work that has no room, one of the latter
+    fails, and with it who waits for it: that is logged, makes room, and stops nothing else."""
+    app, log = app_with(app_concurrency_limit=2)
+    inners: list[asyncio.Task[None]] = []
+
+    async def main() -> None:
+        async with Life(app) as life:
+            group = await life.group()
+
+            async def inner() -> None:
+                log.append("inner work")
+
+            async def outer() -> None:
+                inners.append(group.create_task(inner()))
+                await inners[-1]
+                log.append("outer work")
+
+            group.create_tasks(outer, outer)
+            await asyncio.sleep(60)
+            failures = [inner.exception() for inner in inners]
+            assert sorted(type(each).__name__ for each in failures) == [
+                "LimitDeadlockError",
+                "NoneType",
+            ]
+            assert (await life.get("/1")).status == 200
+            await asyncio.sleep(2)
+            health = app_health(app)
+            assert (health.is_ready, health.tasks, health.failed_tasks) == (True, 0, 2)
+
+    run(main())
+    assert log == ["inner work", "outer work", "1 begins", "1 ends"]
+    names = [record.getMessage().partition(", ")[0].rpartition(".")[2] for record in errors]
+    assert names == ["inner", "outer"]
+    assert "every slot" in logging.Formatter().format(errors[1])
 
 
 def test_full_room_is_an_error_for_the_handler() -> None:

@@ -22,6 +22,7 @@ from quattro_web import (
 )
 from tests.support.apps import settle, soon
 from tests.support.asgi import get, run
+from tests.support.clock import VirtualClockLoop
 from tests.support.lifespan import Life
 
 
@@ -153,6 +154,20 @@ def test_app_that_does_not_run() -> None:
     """A3: Asking for the health of an app that does not run is an error that says what to do."""
     with pytest.raises(NoTaskGroupError, match=r"does not run: call quattro_web\.install\(app\)"):
         app_health(Starlette())
+
+
+def test_app_whose_event_loop_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A3: An app whose event loop was closed in its midst does not run, whatever its state was."""
+    app, loop = Starlette(), VirtualClockLoop()
+    install(app)
+    life = Life(app)
+    loop.run_until_complete(life.start())
+    assert app_health(app).is_ready
+    with monkeypatch.context() as patch, pytest.raises(NoTaskGroupError):
+        patch.setattr(loop, "is_closed", lambda: True)  # its tasks can be ended nevertheless
+        app_health(app)
+    loop.run_until_complete(life.stop())
+    loop.close()
 
 
 def test_routes_in_a_sub_app() -> None:

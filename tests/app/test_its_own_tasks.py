@@ -39,10 +39,11 @@ def test_name_of_the_thread_of_signals(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "ignore_sigterm", lambda: None)
 
     async def main() -> None:
+        before = threading.enumerate()
         listener = SignalListener(lambda number: None, lambda: None)
         listener.start()
-        names = [thread.name for thread in threading.enumerate()]
+        names = [thread.name for thread in threading.enumerate() if thread not in before]
         listener.stop()
-        assert names.count("quattro_web signals") == 1
+        assert names == ["quattro_web signals"]
 
     asyncio.run(main())

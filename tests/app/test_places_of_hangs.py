@@ -158,6 +158,68 @@ def test_streams_and_tasks(app: Any, errors: list[logging.LogRecord]) -> None:
     assert f"query, {HERE}:{line('query')}, " in logged(app, errors)
 
 
+def blocking() -> Iterator[bytes]:
+    yield b"data: tick\n\n"  # blocking
+
+
+async def lazy() -> AsyncIterator[bytes]:
+    yield b"data: tick\n\n"  # lazy
+
+
+async def streaming_lazy(request: Request) -> Response:
+    return StreamingResponse(lazy())
+
+
+async def streaming_lazy_events(request: Request) -> Response:
+    return EventSourceResponse(lazy())
+
+
+async def streaming_blocking(request: Request) -> Response:
+    return StreamingResponse(blocking())
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name"),
+    [(streaming_lazy, "lazy"), (streaming_lazy_events, "lazy"), (streaming_blocking, "blocking")],
+)
+@pytest.mark.parametrize("version", ["2.3", "2.4"])
+def test_client_that_does_not_read(endpoint: Any, name: str, version: str) -> None:
+    """A6, R8: Of a stream whose client does not read, the log names the line at which its generator
+    has yielded what waits to be sent."""
+    server = library(
+        "server",
+        "async def serve(app, scope, never, sends):\n"
+        "    async def send(message):\n"
+        "        if message.get('body'):\n"
+        "            sends.set()\n"
+        "            await never.wait()\n"
+        "    await app(scope, never.wait, send)\n",
+    )
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": version},
+        "method": "GET",
+        "path": "/",
+        "query_string": b"",
+        "headers": [],
+        "state": {},
+    }
+
+    async def main() -> str:
+        sends, app = asyncio.Event(), starlette_app(endpoint)
+        serving = asyncio.create_task(server["serve"](app, scope, asyncio.Event(), sends))
+        await sends.wait()
+        found = where(serving)
+        serving.cancel()
+        await asyncio.wait((serving,))
+        return found
+
+    waiting = f"waiting in serve.<locals>.send, {HERE.parent}/site-packages/server.py:5"
+    found = asyncio.run(main())
+    assert f"{name}, {HERE}:{line(name)}, {waiting}" in found
+    assert found.count(f"{name}, ") == 1
+
+
 def test_event_stream_of_fastapi(errors: list[logging.LogRecord]) -> None:
     """A6, R8: So it is with an event stream of FastAPI's own."""
     sse = pytest.importorskip("fastapi.sse", reason="a FastAPI without event streams of its own")

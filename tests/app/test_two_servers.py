@@ -1,6 +1,7 @@
 """Two servers of one event loop that serve the same app, as for HTTP and for HTTPS."""
 
 import asyncio
+import logging
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,6 +15,7 @@ from quattro_web import (
     install,
     shutdown_event,
 )
+from tests.support.apps import pump_of
 from tests.support.asgi import run
 from tests.support.lifespan import Life
 
@@ -37,6 +39,22 @@ def app_of() -> Starlette:
     app = Starlette(routes=[Route(f"/{each.__name__}", each) for each in (told, slow, hand_over)])
     install(app, shutdown_grace=ShutdownGrace(requests=5))
     return app
+
+
+def test_two_servers_that_start_at_once(errors: list[logging.LogRecord]) -> None:
+    """A1: Two servers that start in two threads at once share the app, though Starlette makes its
+    middlewares for each of them, and uses the last ones."""
+
+    async def main() -> None:
+        app = Starlette(routes=[Route("/", hand_over)])
+        install(app, pumps=[pump_of([])])
+        made_meanwhile = app.build_middleware_stack()
+        async with Life(app) as life:
+            app.middleware_stack = made_meanwhile
+            assert (await life.get("/")).status == 200
+
+    run(main())
+    assert errors == []
 
 
 def test_one_of_two_servers_stops() -> None:

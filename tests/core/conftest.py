@@ -55,6 +55,12 @@ if uvloop is not None:
     LOOPS["uvloop"] = stretched_uvloop
 
 
+async def turns() -> None:
+    """Let everything run that can run now, however busy the machine is."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 class Run:
     """Runs an async function on a loop of its own, in debug mode, and holds it to account.
 

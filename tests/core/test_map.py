@@ -45,14 +45,20 @@ def test_every_result_once(
 def test_as_they_finish(run: Run) -> None:
     """Without `ordered`, results come as they are ready."""
 
-    async def call(delay: float) -> float:
-        await asyncio.sleep(delay)
-        return delay
-
     async def main() -> None:
+        may_end = [asyncio.Event() for _ in range(3)]
+
+        async def call(number: int) -> int:
+            await may_end[number].wait()
+            return number
+
         async with TaskGroup() as tg:
-            results = tg.map(call, [0.003, 0.001, 0.002], limit=3)
-            assert [delay async for delay in results] == [0.001, 0.002, 0.003]
+            may_end[1].set()
+            results = []
+            async for number in tg.map(call, range(3), limit=3):
+                results.append(number)
+                may_end[2 if number == 1 else 0].set()
+            assert results == [1, 2, 0]
 
     run(main)
 

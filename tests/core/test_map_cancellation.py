@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from quattro_core import TaskGroup
-from tests.core.conftest import Run
+from tests.core.conftest import Run, turns
 from tests.core.items import ORDERS
 from tests.core.test_background import forever
 from tests.core.test_errors import errors_of, fail
@@ -67,7 +67,7 @@ def test_outsiders_are_told(run: Run, reason: str, ordered: bool) -> None:
     async def group(tg: TaskGroup, entered: asyncio.Event) -> None:
         async with tg:
             entered.set()
-            await asyncio.sleep(0.002)
+            await turns()
             if reason == "child":
                 tg.create_task(fail(ValueError("child")))
             elif reason == "cancel":
@@ -97,7 +97,7 @@ def test_a_worker_is_cancelled(run: Run) -> None:
             tg.tasks[0].cancel()
             with pytest.raises(RuntimeError, match="the map was cut short"):
                 await anext(results)
-            await asyncio.sleep(0.001)
+            await turns()
             assert tg.tasks == ()
 
     run(main)
@@ -130,7 +130,7 @@ def test_swallowed_cancellation(run: Run, source: str) -> None:
             items: Any = later() if source == "async items" else range(5)
             results = tg.map(call, items, limit=2, ordered=source == "items")
             assert await anext(results) == 0
-            await asyncio.sleep(0.001)
+            await turns()
 
     run(main)
     # What the iterable gave after the cancellation is not worked on, whoever is ahead goes on.
@@ -153,7 +153,7 @@ def test_each_worker_is_cancelled_once(run: Run) -> None:
     async def main() -> None:
         async with TaskGroup() as tg:
             await anext(tg.map(call, [0, 3600, 3601], limit=3))
-            await asyncio.sleep(0.001)
+            await turns()
             tg.cancel()
 
     run(main)

@@ -165,6 +165,15 @@ def test_piece_of_a_password_is_hidden(address: Address, text: str, shown: str) 
     assert str(address.clean(OSError(text))) == f"OSError: {shown}"
 
 
+@pytest.mark.parametrize("dsn", ["postgresql://me:reT9x%B5@host/db", "password=reT9x\udce4"])
+def test_password_that_is_no_text(dsn: str) -> None:
+    """O3: A password that is no text, with a % that is not escaped or with bytes of another
+    encoding in its environment variable, is refused without being shown."""
+    with pytest.raises(ValueError, match="dsn is nothing that psycopg understands") as caught:
+        PostgresLock(dsn, driver="psycopg")
+    assert "reT9x" not in "\n".join(texts_of(caught.value))
+
+
 @pytest.mark.parametrize("mark", ["mK4w", "mK4w=1", "mK%3D"])
 def test_password_that_becomes_a_setting(mark: str, caplog: pytest.LogCaptureFixture) -> None:
     """O3: A password in a query is cut at an &, and its rest taken for a setting of the server's:

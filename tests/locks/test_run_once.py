@@ -94,6 +94,23 @@ def test_loss_that_is_told_in_several_lines(caplog: pytest.LogCaptureFixture) ->
     assert r"pump pump has lost its lock: the server says:\n\tall is lost\x1b[2J" in messages
 
 
+def test_last_try_without_time(caplog: pytest.LogCaptureFixture) -> None:
+    """A7: Why a lock could not be proven is told by a try that had its time, and not by one that
+    came when the last proof was about to be too old."""
+
+    async def scene(service: Service, log: list[str]) -> None:
+        one = Process(service, "one", log, valid_for=6.5)
+        await asyncio.sleep(3)  # proven at 2, and good until 8.5; tries at 4, 7 and 8.5
+        service.answers = service.hang
+        await asyncio.sleep(6)
+        service.answers = None
+        await one.stop()
+
+    play(scene)
+    why = "there was no proof for 6.5 s (TimeoutError: there was no answer within 1 s)"
+    assert f"pump pump has lost its lock: {why}" in caplog.messages
+
+
 @pytest.mark.parametrize("answer", ["fail", "hang"])
 def test_lock_that_cannot_be_proven(answer: str, caplog: pytest.LogCaptureFixture) -> None:
     """A7: When the service does not answer the pump goes on as long as its last proof is good, and

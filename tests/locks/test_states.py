@@ -91,7 +91,7 @@ def test_outage_is_told_again_and_again(caplog: pytest.LogCaptureFixture) -> Non
             return True
 
         caplog.handler.addFilter(note)
-        one = Process(service, "one", log)
+        one = Process(service, "one", log, poll=15)  # of an hour, each second takes long
         await asyncio.sleep(36 * 60)
         service.answers = None
         await asyncio.sleep(60)
@@ -147,3 +147,4 @@ def test_name_of_a_holder_is_escaped(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         play(scene)
     assert "its lock is held by one\\n2026-01-31 all is lost\\x1b[2J" in caplog.messages[-1]
+    assert not [message for message in caplog.messages if "\n" in message]

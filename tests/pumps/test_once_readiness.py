@@ -83,16 +83,17 @@ def test_saying_again_that_it_is_ready_after_a_loss() -> None:
 
 
 def test_start_up_that_waits_for_a_lock_that_is_out_of_reach() -> None:
-    """A2, A7: A start-up that fails since a lock is out of reach says so."""
+    """A2, A7, O3: A start-up that fails since a lock is out of reach says so, on one line."""
     service = Service()
-    service.answers = service.fail
+    service.answers = lambda what: service.fail(f"{what}\nall is well")
 
     async def main() -> None:
         life = Life(app_with(Pump(never_ready, once=service.lock("one"))))
         async with life:
             pass
         assert isinstance(life.error, TimeoutError)
-        assert any("out of reach: ConnectionRefused" in note for note in life.error.__notes__)
+        [note] = [note for note in life.error.__notes__ if "out of reach" in note]
+        assert note.endswith(r"out of reach: ConnectionRefusedError: acquire\nall is well")
 
     run(main())
 

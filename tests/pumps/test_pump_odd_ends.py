@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from quattro_core import TaskStatus
-from quattro_web import app_health, install
+from quattro_web import ShutdownGrace, app_health, install
 from tests.pumps.failing import Pump, broken, live
 from tests.support.apps import pump_of, settle, soon
 from tests.support.asgi import run
@@ -96,6 +96,23 @@ async def _stay(pump: Pump) -> None:
     install(app, pumps=[pump])
     async with Life(app):
         await asyncio.Event().wait()
+
+
+def test_pump_whose_event_loop_was_closed(errors: list[logging.LogRecord]) -> None:
+    """A3: A pump whose event loop was closed before it has ended has not failed when it is
+    collected: nothing stops the server that runs in the same process by then."""
+    app, loop = Starlette(), VirtualClockLoop()
+    install(app, pumps=[pump_of([], "feed")], shutdown_grace=ShutdownGrace(resources=None))
+    life = Life(app)
+    loop.run_until_complete(life.start())
+    [task] = [task for task in asyncio.all_tasks(loop) if task.get_name().startswith("pump ")]
+    coroutine = task.get_coro()
+    assert coroutine is not None
+    with server_handlers() as got, pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+        coroutine.close()
+    assert (got, errors) == ([], [])
+    loop.run_until_complete(life.stop())
+    loop.close()
 
 
 def test_pump_that_something_cancelled(errors: list[logging.LogRecord]) -> None:
@@ -184,6 +201,55 @@ def test_error_of_a_start_up_that_takes_no_note(pump: Any, errors: list[logging.
     note = f"raised by pump {pump.__qualname__}, before the app has started"
     assert life.error.__notes__ == [note]
     assert errors == []
+
+
+class NoError(Exception):
+    """One that is false, and fails to say anything."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        raise LookupError
+
+
+def test_error_that_is_false(errors: list[logging.LogRecord]) -> None:
+    """A3: An error that is false, as a collection of errors that is empty, is logged with its
+    traceback, and health knows it."""
+
+    async def pump() -> None:
+        await soon()
+        raise NoError
+
+    app = Starlette()
+    install(app, pumps=[pump])
+
+    async def main() -> None:
+        async with Life(app):
+            await settle()
+            assert isinstance(app_health(app).pumps[0].last_error, NoError)
+
+    run(main())
+    assert "failed: the server has to stop" in errors[0].getMessage()
+    assert "in pump" in logging.Formatter().format(errors[0])
+
+
+def test_error_of_a_shutdown_that_says_nothing() -> None:
+    """A3: The server is told of a pump that fails at its end, also if its error fails to say what
+    it is."""
+
+    async def pump() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise NoError
+
+    life = live(pump)
+    assert isinstance(life.error, NoError)
+    assert life.sent[-1] == {
+        "type": "lifespan.shutdown.failed",
+        "message": "its message could not be made (LookupError)",
+    }
 
 
 def test_error_of_every_start_up() -> None:
@@ -290,9 +356,11 @@ def test_lifespan_that_somebody_cancels(errors: list[logging.LogRecord]) -> None
     """A3: A lifespan that is cancelled while the app is running, after which servers go on without
     it, ends the pumps, and that is logged and asks the server to stop."""
 
+    grace = ShutdownGrace(resources=None)  # the last resort would count on
+
     async def main() -> None:
         app = Starlette()
-        install(app, pumps=[pump_of([])])
+        install(app, pumps=[pump_of([])], shutdown_grace=grace)
         life = Life(app)
         await life.start()
         await life.give_up()

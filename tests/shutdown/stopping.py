@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import coverage
 
-from quattro_web._shutdown.signals import stop_server
+from quattro_web._shutdown.hypercorn import HypercornWorker
+from quattro_web._shutdown.signals import SignalListener, stop_server
 
 
 def say(text: str) -> None:
@@ -68,6 +69,36 @@ def child_without_a_server() -> None:
 def child_with_a_server() -> None:
     """A server in a process of its own, by multiprocessing."""
     _in_a_child(_serve)
+
+
+def forked() -> None:
+    """A process that was forked off a server, such as a worker of multiprocessing's."""
+
+    async def main() -> None:
+        signal.signal(signal.SIGTERM, report)
+        listener = SignalListener(lambda number: say("told"), lambda: say("the time counts"))
+        listener.start()
+        child = os.fork()
+        if not child:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        os.waitpid(child, 0)
+        listener.stop()
+
+    asyncio.run(main())
+
+
+def forked_off_a_worker() -> None:
+    """A process that was forked off a worker of hypercorn's, which ends."""
+    ending = multiprocessing.Event()
+    ending.set()
+    HypercornWorker(ending, 0).ignore_sigterm()
+    child = os.fork()
+    if not child:
+        signal.raise_signal(signal.SIGTERM)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    say(f"the child's status is {os.waitstatus_to_exitcode(status)}")
 
 
 def another_thread() -> None:

@@ -67,6 +67,39 @@ async def slow(request: Request) -> Response:
     return PlainTextResponse("slow")
 
 
+class Circle(asyncio.Future[None]):
+    """What a task awaits that awaits itself: a cancellation of it never ends."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        raise RecursionError
+
+
+def test_request_that_nothing_can_cancel() -> None:
+    """A6: A request that waits for itself, as when two tasks await each other, is given up; others
+    are cancelled, and the app shuts down."""
+    circles: list[Circle] = []
+
+    async def endpoint(request: Request) -> Response:
+        if "slow" in request.query_params:
+            return await slow(request)
+        circles.append(Circle(loop=asyncio.get_running_loop()))
+        await circles[0]
+        return PlainTextResponse("")
+
+    async def main() -> None:
+        life = Life(app_with(endpoint))
+        await life.start()
+        stuck, other = (asyncio.create_task(life.get(path)) for path in ("/", "/?slow"))
+        await settle()
+        await life.stop()
+        assert life.error is None
+        assert (await other).status == 503
+        circles[0].set_result(None)
+        await stuck
+
+    run(main())
+
+
 def test_failure_before_the_cut_answers() -> None:
     """A6, R4: A request that has failed is answered with that, and not with a 503, if it is cut
     while another child of it still cleans up."""

@@ -5,9 +5,8 @@ import logging
 
 import pytest
 
-from quattro_core import TaskGroup
 from quattro_web import ShutdownGrace
-from quattro_web._app.handed_over import HandedOverTasks
+from quattro_web._app.handed_over import AppGroup, HandedOverTasks
 from quattro_web._shutdown.state import Shutdown
 from tests.shutdown.shutting import Scene
 from tests.support.apps import settle
@@ -194,7 +193,7 @@ def test_work_that_ends_as_it_is_looked_at() -> None:
     async def main() -> None:
         shutdown = Shutdown(GRACE)
         shutdown.begin()
-        async with TaskGroup() as group:
+        async with AppGroup(None) as group:
             handed_over = HandedOverTasks(group, shutdown)
             handed_over.create_task(work, scope={}, origin="a test", name=None, context=None)
             assert await asyncio.create_task(handed_over.drain()) == []

@@ -1,5 +1,6 @@
 """Whom a failed pump asks to stop: tried in real processes, one for each kind of program."""
 
+import os
 import signal
 
 import pytest
@@ -45,6 +46,23 @@ def test_child_with_a_server() -> None:
     assert "the child's status is 0" in log
     assert "MainProcess got signal" not in log
     assert "the launcher got it" not in log
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_process_that_was_forked_off() -> None:
+    """A6: A process that was forked off a server gets its signals as it does without us: no
+    shutdown begins in it, at the end of which it would be killed."""
+    log = run("forked")
+    assert f"MainProcess got signal {TERM}" in log
+    assert "told" not in log
+    assert "the time counts" not in log
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_process_that_was_forked_off_a_worker() -> None:
+    """A6: So does one that was forked off a worker of hypercorn's, which takes no SIGTERM itself
+    while it ends."""
+    assert f"the child's status is {-TERM}" in run("forked_off_a_worker")
 
 
 NOBODY = ["no_server", "child_without_a_server", "another_thread", "coverage_of_tests"]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from quattro_core import Supervisor, SupervisorState, TaskReturnedError
 from tests.core.conftest import Run
-from tests.core.supervisor.flaky import Flaky
+from tests.core.supervisor.flaky import FIXED, Flaky, live
 
 
 def test_failure_comes_out(run: Run) -> None:
@@ -63,6 +64,25 @@ def test_failure_that_is_ignored(run: Run, caplog: pytest.LogCaptureFixture) -> 
     assert record.exc_info is not None
 
 
+class NoError(Exception):
+    """One that is false, such as a collection of errors that is empty."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+@pytest.mark.parametrize("policy", ["ignore", "restart"])
+def test_failure_that_is_false(run: Run, policy: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """A3: An error that is false is logged with its traceback as well."""
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, NoError())), on_failure=policy)
+        await live(supervisor, 3)
+
+    run(main)
+    assert "NoError" in caplog.text
+
+
 def test_cancelled_by_what_it_awaits(run: Run) -> None:
     """A3: A function that ends since something it awaited was cancelled has failed."""
 
@@ -96,6 +116,24 @@ def test_error_that_is_no_exception(run: Run, error: BaseException) -> None:
     run(main)
 
 
+class ShyError(BaseException):
+    """One that fails to show itself."""
+
+    def __repr__(self) -> str:
+        raise LookupError
+
+
+def test_error_that_can_not_be_shown(run: Run) -> None:
+    """A3: Its policy holds for an error that fails to show itself, too."""
+
+    async def main() -> None:
+        flaky = Flaky((1, ShyError()))
+        await live(Supervisor(flaky, on_failure="restart", restart=FIXED), 10)
+        assert len(flaky.starts) == 2
+
+    run(main)
+
+
 def test_closed_coroutine_is_no_failure() -> None:
     """A3: The GeneratorExit of a coroutine that is closed passes: nothing could be awaited then."""
 
@@ -117,6 +155,31 @@ def test_closed_coroutine_is_no_failure() -> None:
             loop.run_until_complete(task)
     finally:
         loop.close()
+
+
+def test_closed_coroutine_with_a_clean_up(caplog: pytest.LogCaptureFixture) -> None:
+    """A3: Nor is it a failure that a coroutine which is closed awaits something in its clean-up."""
+
+    async def untidy() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(1)
+
+    async def main() -> None:
+        task = asyncio.create_task(running)
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="ignored GeneratorExit"):
+            running.close()
+        task.cancel()
+        await asyncio.wait([task])
+        task.exception()
+
+    supervisor = Supervisor(untidy, on_failure="restart")
+    running = supervisor.run()
+    asyncio.run(main())
+    assert supervisor.restarts == 0
+    assert caplog.records == []
 
 
 def test_ctrl_c_passes() -> None:
