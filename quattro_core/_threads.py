@@ -85,13 +85,13 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
             code = getattr(at, "cr_code", None)
             if getattr(caller, "__name__", None) == "run_sync" and is_thread_call(caller.cr_frame):
                 # Where all threads are busy there is none yet, and more to wait for before.
-                if not caller.cr_frame.f_locals.get("abandon_on_cancel"):
+                if not local_of(caller.cr_frame, "abandon_on_cancel"):
                     return waiter  # type: ignore[no-any-return]
             elif code is _WAIT_FOR:
                 swallows = True
-                to_see.append(at.cr_frame.f_locals["fut"])
+                to_see.append(local_of(at.cr_frame, "fut"))
             elif code in _EXITS:
-                to_see += at.cr_frame.f_locals["self"]._tasks  # noqa: SLF001
+                to_see += local_of(at.cr_frame, "self")._tasks  # noqa: SLF001
             elif swallows or waiter.__class__ is not asyncio.Future:
                 to_see.append(waiter)
         else:
@@ -141,6 +141,20 @@ def frame_of(at: object) -> FrameType | None:
         or getattr(at, "gi_frame", None)
     )
     return frame
+
+
+def local_of(frame: FrameType, name: str) -> Any:
+    """Return a local variable of a function of a library's; None if it has none of that name.
+
+    Before Python 3.13 a frame keeps a copy of all of them when it is asked: with an error among
+    them, the traceback of which refers to the frame, that would be a reference cycle. What the
+    function itself has got from `locals` is the same copy, so that this is not for anybody's.
+    """
+    names = frame.f_locals
+    value = names.get(name)
+    if names.__class__ is dict:
+        names.clear()
+    return value
 
 
 def _was_cancelled(future: asyncio.Future[Any]) -> bool:

@@ -19,12 +19,11 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup
-from quattro_core._threads import after_thread, cancel, thread_call
+from quattro_core._threads import after_thread, cancel, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import FUNCTION_STACK, REQUEST_STACK, Guard
 from quattro_web._request.handlers import (
     HANDLERS,
-    HANDLING,
     EndsChildren,
     choose,
     end_children_first,
@@ -32,7 +31,15 @@ from quattro_web._request.handlers import (
     only_leaf,
     raise_anew,
 )
-from quattro_web._request.response import BODIES, STARTS, ResponseGate, Sender, close_body, nothing
+from quattro_web._request.response import (
+    BODIES,
+    STARTS,
+    ResponseGate,
+    Sender,
+    close_body,
+    nothing,
+    takes_errors_for_leaving,
+)
 from quattro_web._request.state import CancelReason, RequestState
 from quattro_web._util import cancel_scopes
 from quattro_web._util.scope import Connection
@@ -563,6 +570,10 @@ class _GuardedChild(Coroutine[Any, Any, T]):
         self._coro.close()
 
 
+class _Unwinding(CancelledError):  # noqa: N818  # no error, as little as what it is a kind of
+    """The cancellation that leads out of `send` to where the handler ends: see `_unwind`."""
+
+
 def runs_handler() -> bool:
     """Whether the current task is in a handler of Starlette's or FastAPI's, from the outermost on.
 
@@ -583,7 +594,7 @@ def sending_websocket() -> WebSocket | None:
     """Return the WebSocket whose `send` the current task is in."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
     while frame is not None:
-        websocket = frame.f_locals.get("self") if frame.f_code is _SEND else None
+        websocket = local_of(frame, "self") if frame.f_code is _SEND else None
         if isinstance(websocket, WebSocket):
             return websocket
         frame = frame.f_back
@@ -650,6 +661,10 @@ class RequestTasks:
         is_answerable = self.request.state is RequestState.OPEN or self.is_websocket
         return is_answerable and not self.have_ended
 
+    def is_handled_here(self) -> bool:
+        """Whether the current task has asked for the group, and is no child."""
+        return current_task() in self.group.askers
+
     def guard(self, conn: Connection, task: asyncio.Task[Any] | None) -> None:
         """See to it that children end with the handler of whoever asks for the group.
 
@@ -665,10 +680,8 @@ class RequestTasks:
             else:
                 group.askers += (task,)
                 handlers = scope.get(HANDLERS)
-                if handlers is not None:
-                    if EndsChildren not in handlers[0]:
-                        end_children_first(handlers)
-                    HANDLING[task] = self
+                if handlers is not None and EndsChildren not in handlers[0]:
+                    end_children_first(handlers)
             has_begun = self.request.state is not RequestState.OPEN and not self.is_websocket
             if has_begun and group.stream is None and task is not parent:
                 group.stream = task  # the body of a response asks, the start of which has left
@@ -691,9 +704,6 @@ class RequestTasks:
 
     def unguard(self) -> None:
         """Let go of those dependencies: the request has ended."""
-        for task in self.group.askers:
-            if HANDLING.get(task) is self:
-                del HANDLING[task]
         guards, self.guards = self.guards, None
         for guard in (guards or {}).values():
             guard.detach()
@@ -849,7 +859,9 @@ class RequestTasks:
         group = self.group
         if self.failure is not None:
             # It has ended before. What is raised now comes from who stands around it.
-            is_own = isinstance(exc, CancelledError) and await group.take_back()
+            is_own = isinstance(exc, CancelledError) and (
+                await group.take_back() or isinstance(exc, _Unwinding)
+            )
             # A task group around the handler may have wrapped what `send` has raised.
             return self.failure if is_own or only_leaf(exc) is self.failure else exc
         at = group.failed_before(exc)
@@ -969,7 +981,7 @@ class RequestTasks:
                 await group.finish(immediate=True)
                 exc = None
             told = group.told if failure is None else {id(error) for error in group.exceptions}
-            await group.__aexit__(type(exc) if exc else None, exc, None)
+            await group.__aexit__(None if exc is None else type(exc), exc, None)
         except BaseExceptionGroup as failed:
             # A child that waits for another one fails with the same object: that is one failure.
             found = {id(error): error for error in failed.exceptions}
@@ -1081,8 +1093,7 @@ class RequestTasks:
         assert failure is not None
         if self.is_websocket:
             self._reopen()
-        if isinstance(failure, OSError):
-            # Around `send` that would say that the client has left (ASGI 2.4).
+        if isinstance(failure, OSError) and takes_errors_for_leaving():
             await self._unwind()
         try:
             raise_anew(failure)
@@ -1103,4 +1114,4 @@ class RequestTasks:
             self.group.cancel_now(reason)
         # The cancellation comes now if it is due: one that came later would cut a clean-up.
         await asyncio.sleep(0)
-        raise CancelledError(reason or "a task of the request has failed")
+        raise _Unwinding(reason or "a task of the request has failed")

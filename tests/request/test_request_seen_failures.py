@@ -463,6 +463,28 @@ def test_failure_that_says_that_the_client_has_left() -> None:
         assert isinstance(exchange.error, ConnectionError)
 
 
+@pytest.mark.parametrize("body", ["", "stream"])
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_dependency_sees_a_timeout(spec_version: str, body: str) -> None:
+    """R4: A dependency sees the TimeoutError of a child for which the response waits, though it is
+    an OSError, which says elsewhere that the client has left."""
+    app = FastAPI()
+
+    @app.get("/", response_model=None)
+    async def handler(a: Annotated[None, Depends(rolls_back)], tg: RequestTaskGroup) -> Any:
+        tg.create_task(fail(TimeoutError()))
+        return StreamingResponse(iter(body)) if body else "never seen"
+
+    async def main() -> Exchange:
+        exchange = Exchange(app)
+        exchange.scope["asgi"]["spec_version"] = spec_version
+        return await exchange.run()
+
+    install(app)
+    assert isinstance(run(main()).error, TimeoutError)
+    assert log == ["rolled back after TimeoutError"]
+
+
 def test_websocket_child_seen_by_a_dependency() -> None:
     """R4, R6: So it is for a WebSocket."""
     app = FastAPI()
