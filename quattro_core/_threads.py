@@ -49,7 +49,7 @@ def after_thread(task: asyncio.Task[Any], cancel_it: Callable[[], None]) -> bool
     waiter = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001
 
     def ended(_: object) -> None:
-        if waiter is call or not _was_cancelled(waiter):
+        if waiter is call or not was_cancelled(waiter):
             cancel_it()
 
     call.add_done_callback(ended)
@@ -81,13 +81,13 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
             if waiter is None:
                 continue  # it runs, or is about to
             # The coroutine of a task that is done is not to be asked for: see `task_stacks`.
-            caller, at = _innermost(awaited.get_coro())
+            caller, at = innermost(awaited.get_coro())
             code = getattr(at, "cr_code", None)
             if getattr(caller, "__name__", None) == "run_sync" and is_thread_call(caller.cr_frame):
                 # Where all threads are busy there is none yet, and more to wait for before.
                 if not local_of(caller.cr_frame, "abandon_on_cancel"):
                     return waiter  # type: ignore[no-any-return]
-            elif code is _WAIT_FOR:
+            elif code is WAIT_FOR:
                 swallows = True
                 to_see.append(local_of(at.cr_frame, "fut"))
             elif code in _EXITS:
@@ -100,7 +100,7 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     return None
 
 
-def _innermost(coro: Any) -> tuple[Any, Any]:
+def innermost(coro: Any) -> tuple[Any, Any]:
     """Return the innermost coroutine of a task, and the one that has called it, if any."""
     caller, at = None, coro
     while (inner := awaited_by(at)).__class__ is CoroutineType or frame_of(inner) is not None:
@@ -157,7 +157,7 @@ def local_of(frame: FrameType, name: str) -> Any:
     return value
 
 
-def _was_cancelled(future: asyncio.Future[Any]) -> bool:
+def was_cancelled(future: asyncio.Future[Any]) -> bool:
     # A gather is not cancelled when one of its tasks is: it raises that.
     return future.done() and (
         future.cancelled() or isinstance(future.exception(), asyncio.CancelledError)
@@ -165,7 +165,7 @@ def _was_cancelled(future: asyncio.Future[Any]) -> bool:
 
 
 # Before 3.12 it makes a task of what it waits for, and waits for that with a future of its own.
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else object()
+WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else object()
 _EXITS = frozenset(
     getattr(asyncio.TaskGroup, name).__code__
     for name in ("__aexit__", "_aexit")

@@ -158,22 +158,6 @@ class RequestGroup(TaskGroup):
                     self._told_by_child += (task,)
         super()._abort()
 
-    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a task will see that the children are cancelled, as it awaits or gathers some."""
-        waiter = getattr(task, "_fut_waiter", None)
-        if waiter is None:
-            return False
-        awaited = (waiter, *getattr(waiter, "_children", ()))  # of asyncio's gather
-        for child in (*self._tasks, *(self._background or ())):
-            if child in awaited:
-                return True
-            for callback, _ in getattr(child, "_callbacks", None) or ():
-                # Who gathers children, or maps, waits with a future of its own.
-                maps = getattr(getattr(callback, "__self__", None), "has_consumer", None)
-                if waiter in getattr(callback, "args", ()) or (maps is not None and maps(waiter)):
-                    return True
-        return False
-
     # Children
 
     def create_task(
@@ -391,7 +375,7 @@ class RequestGroup(TaskGroup):
         self.told |= {id(failure)}
         return True
 
-    def _cancel_parent(self, msg: object = None) -> None:
+    def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
         self.is_calm = False
         if self.is_held_up:
             self._held_up = self._held_up or (msg,)
@@ -404,7 +388,8 @@ class RequestGroup(TaskGroup):
                     self._cancel_hosts(msg, self._phase)
                 return
             task = handler if handler is not None and runs else self._parent_task
-            if after_thread(task, partial(self._cancel_late, msg, self._phase)):
+            cancel_it = partial(self._cancel_late, msg, self._phase)
+            if after_thread(task, cancel_it) or self._after_clean_up(task, cancel_it, late=late):
                 return
             if task is self._parent_task:
                 super()._cancel_parent(msg)
@@ -414,7 +399,7 @@ class RequestGroup(TaskGroup):
 
     def _cancel_late(self, msg: object, phase: int) -> None:
         if phase == self._phase:
-            self._cancel_parent(msg)
+            self._cancel_parent(msg, late=True)
 
     def _pass_on_cancel(self, parent: asyncio.Task[Any]) -> None:
         # A cancel scope of anyio's, which knows its own, cancels again by itself.
