@@ -42,7 +42,7 @@ from quattro_web._request.response import (
 )
 from quattro_web._request.state import CancelReason, RequestState
 from quattro_web._util import cancel_scopes
-from quattro_web._util.scope import Connection
+from quattro_web._util.scope import REQUEST, Connection
 from quattro_web._util.task_stacks import task_name
 
 T = TypeVar("T")
@@ -134,6 +134,8 @@ class RequestGroup(TaskGroup):
     askers: tuple[asyncio.Task[Any], ...] = ()
     # The errors that one of those was told of as themselves, by their numbers: it answers for them.
     told: frozenset[int] = frozenset()
+    # How many children are being made: an eager one runs its first step then.
+    _making = 0
     # What was cancelled in place of the parent.
     _cancelled: asyncio.Task[Any] | None = None
     _is_cancelling_hosts = False
@@ -191,6 +193,27 @@ class RequestGroup(TaskGroup):
         return task
 
     create_task.__doc__ = TaskGroup.create_task.__doc__
+
+    def has_child(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task that runs is a child, also one that has begun before the group knows it.
+
+        A task that a child starts meanwhile counts as one.
+        """
+        return self._making > 0 or task in self.tasks
+
+    def _make(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None,
+        context: Context | None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        self._making += 1
+        try:
+            return super()._make(coro, name=name, context=context, **kwargs)
+        finally:
+            self._making -= 1
 
     def _on_last_step(self, task: asyncio.Task[Any]) -> None:
         # When a callback of the task would be called, and before those that others have added. Not
@@ -372,6 +395,10 @@ class RequestGroup(TaskGroup):
             return False
         if count:
             task.uncancel()
+        elif self._is_cancelling_hosts and task in (self._parent_task, self.handler, self.stream):
+            # It was to be cancelled when the children have ended, for what it knows now.
+            self._phase += 1
+            self._is_cancelling_hosts = False
         self.told |= {id(failure)}
         return True
 
@@ -587,6 +614,10 @@ def sending_websocket() -> WebSocket | None:
 
 
 _SEND = WebSocket.send.__code__
+# What raises a WebSocketDisconnect.
+_METHODS = frozenset(
+    function.__code__ for function in vars(WebSocket).values() if hasattr(function, "__code__")
+)
 
 
 class RequestTasks:
@@ -660,7 +691,7 @@ class RequestTasks:
         group, parent = self.group, self.request.parent
         scope = getattr(conn, "scope", conn)
         if task is not None and task not in group.askers:
-            if task is not parent and task in group.tasks:
+            if task is not parent and group.has_child(task):
                 task = None  # a child is no handler
             else:
                 group.askers += (task,)
@@ -699,7 +730,7 @@ class RequestTasks:
         return task is self.request.parent or any(guard.task is task for guard in guards)
 
     def _is_child(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is None or task in self.group.tasks
+        return task is None or self.group.has_child(task)
 
     # Sending
 
@@ -709,6 +740,9 @@ class RequestTasks:
         if self.have_ended:
             if self._is_refusing and (kind in BODIES or kind == "http.response.start"):
                 return self._send_instead(message)
+            is_denial = kind == "websocket.http.response.start"
+            if is_denial and self.failure is not None and self.is_accepted:
+                return self._refuse_denial(self.failure)
             return self.request.pass_on(message)
         if kind == "http.response.start":
             self._hold(message)
@@ -726,6 +760,13 @@ class RequestTasks:
         if self.guards is None:
             group.handler = None  # it has returned; one of FastAPI's is told of by its guard
         self.request.hold(start)
+
+    async def _refuse_denial(self, failure: BaseException) -> NoReturn:
+        """Raise what is answered with a status, as an outer app does: it is too late for one."""
+        try:
+            raise_anew(failure)
+        finally:
+            del failure
 
     async def _send_instead(self, message: Message) -> None:
         """Send what is answered instead of a response that has failed, and nothing more of that."""
@@ -1010,13 +1051,30 @@ class RequestTasks:
         elif self.is_websocket:
             # A child may be told so in the middle of its work; what the handler itself lets out
             # leaves the app, as it does without a group.
-            told = WebSocketDisconnect
-            errors = [e for e in errors if e is by_handler or not isinstance(e, told)]
+            errors = [e for e in errors if e is by_handler or not self.tells_of_leaving(e)]
         own = None if request.is_over or reason is None else _OWN_ERRORS.get(reason)
         if own is None or (self._has_told and reason is self._told_reason):
             return errors
         at = min(request.failed_before, len(errors))
         return [*errors[:at], own(), *errors[at:]]
+
+    def tells_of_leaving(self, error: BaseException) -> bool:
+        """Whether an error says that the client of this WebSocket has left.
+
+        One that comes from the WebSocket of somebody else, as where clients send to each other, is
+        an error like others.
+        """
+        if not isinstance(error, WebSocketDisconnect) or self.request.client_has_left:
+            return isinstance(error, WebSocketDisconnect)
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            websocket = local_of(frame, "self") if frame.f_code in _METHODS else None
+            if isinstance(websocket, WebSocket):
+                request = websocket.scope.get(REQUEST)
+                return request is not None and request.innermost is self.request
+            traceback = traceback.tb_next
+        return False
 
     def _failure(self, exc: BaseException | None, at: int) -> BaseException | None:
         """Return what has failed when the handler has ended: in place of its cancellation, too."""
