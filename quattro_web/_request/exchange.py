@@ -248,7 +248,7 @@ class Exchange:
             ):
                 await self._flush()
             await self.pass_on(piece)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Exception):
             await close_body()
             raise
 

@@ -824,7 +824,7 @@ class RequestTasks:
                 if gate.is_ahead:
                     await gate.flush()
                 await request.pass_on(message)
-            except CancelledError:
+            except (CancelledError, Exception):
                 await close_body()
                 raise
             return

@@ -182,6 +182,41 @@ def test_generator_whose_client_does_not_read(why: str, spec_version: str, group
     ]
 
 
+@pytest.mark.parametrize("group", ["in use", "not in use"])
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_generator_that_the_server_does_not_send(spec_version: str, group: str) -> None:
+    """R3: The generator of a body is closed before the dependencies are, and in its own task, also
+    if the server raises an error of its own instead of sending a piece."""
+    app = FastAPI()
+
+    async def chunks() -> AsyncIterator[str]:
+        task = asyncio.current_task()
+        try:
+            yield "first"
+            yield "second"
+        finally:
+            await asyncio.sleep(0.1)
+            assert asyncio.current_task() is task
+            log.append("body closed")
+
+    @app.get("/")
+    async def handler(request: Request, a: Annotated[None, Depends(closes)]) -> StreamingResponse:
+        if group == "in use":
+            request_task_group(request)
+        return StreamingResponse(chunks())
+
+    install(app)
+
+    async def has_left(message: Message) -> None:
+        if message.get("body"):
+            raise OSError
+
+    exchange = Exchange(app, on_send=has_left)
+    exchange.scope["asgi"]["spec_version"] = spec_version
+    run(exchange.run())
+    assert log == ["body closed", "session closed"]
+
+
 async def closes() -> AsyncIterator[None]:
     try:
         yield
