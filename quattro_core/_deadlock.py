@@ -19,6 +19,8 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from contextvars import Context
 from typing import Any, Protocol
 
+from quattro_core._threads import WAIT_FOR, awaited_by, local_of
+
 # Seconds until the first look at a limit that has a queue, and the most between two of them.
 FIRST_LOOK = 0.1
 LONGEST = 5.0
@@ -292,6 +294,49 @@ class Search:
             self.heard[future] = None
 
 
+def waits_for(task: Task) -> set[Future]:
+    """Return all that a task waits for: what that waits for, too."""
+    seen: set[Future] = set()
+    to_see: list[Future] = [task]
+    while to_see and len(seen) < MOST_VISITED:
+        future = to_see.pop()
+        if future in seen:
+            continue
+        seen.add(future)
+        waiter = getattr(future, "_fut_waiter", None)
+        if waiter is not None:
+            coroutines = _with_generators(future.get_coro())  # type: ignore[attr-defined]  # of a task
+            to_see += [waiter, *_awaited(coroutines, waiter)[0], *_waited_for(coroutines)]
+        else:
+            to_see += _sources(future)
+    return seen - {task}
+
+
+def _with_generators(coroutine: Any) -> list[Any]:
+    """Return a coroutine, what it awaits, and so on, through the generators of a stream as well."""
+    found = []
+    while coroutine is not None:
+        coroutine = getattr(coroutine, "child", coroutine)  # if it is blocked
+        found.append(coroutine)
+        coroutine = awaited_by(coroutine)
+    return found
+
+
+def _waited_for(coroutines: Iterable[Any]) -> Iterable[Future]:
+    """Return what `asyncio.wait` and `asyncio.wait_for` wait for with a timeout."""
+    for coroutine in coroutines:
+        frame = getattr(coroutine, "cr_frame", None)
+        code = None if frame is None else frame.f_code
+        if frame is not None and code is _WAIT:
+            return tuple(local_of(frame, "fs"))
+        if frame is not None and code is WAIT_FOR:
+            return (local_of(frame, "fut"),)
+    return ()
+
+
+_WAIT = asyncio.tasks._wait.__code__  # type: ignore[attr-defined]  # noqa: SLF001  # `wait` awaits it
+
+
 def _sources(future: Future) -> Iterable[Future]:
     """Return what a future ends with that belongs to no task; nothing if that can't be told."""
     children: Iterable[Future] | None = getattr(future, "_children", None)  # of asyncio.gather
@@ -317,7 +362,11 @@ def _awaited(coroutines: Iterable[Any], waiter: Future) -> _Awaited:
             where = frame.f_globals.get("__name__"), frame.f_code.co_name
             look = _FRAMES.get(where)
             if look is not None:
-                return look(frame.f_locals, outer)
+                local = frame.f_locals
+                found = look(local, outer)
+                if local.__class__ is dict:
+                    local.clear()  # see `local_of`
+                return found
         outer = coroutine
     return (waiter,), True
 

@@ -234,6 +234,8 @@ class MapRun(Generic[T, R]):
     def _raise_failure(self) -> None:
         """Raise what has failed, if who is cancelled for it is better told of it as itself."""
         failure, self._failure = self._failure, None
+        if isinstance(failure, StopAsyncIteration):
+            return  # it would be the end of the results
         try:
             if failure is not None and self._group._take_back_cancel(failure):
                 raise failure

@@ -17,6 +17,8 @@ from types import CoroutineType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 from weakref import WeakSet
 
+from quattro_core._cleanups import cut_short
+from quattro_core._deadlock import waits_for
 from quattro_core._gather import gather
 from quattro_core._limits import (
     EAGER,
@@ -35,7 +37,7 @@ from quattro_core._tasks import (
     close_wrapped,
     coroutine_of,
 )
-from quattro_core._threads import after_thread, cancel
+from quattro_core._threads import after_thread, cancel, was_cancelled
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -105,6 +107,9 @@ class TaskGroup(asyncio.TaskGroup):
     # How many cancellations the parent had seen before that of the group, and nobody has taken
     # back: they are not passed on. Before 3.13 `asyncio.TaskGroup` leaves one when a child fails.
     _cancels_before = 0
+    # Whether the body has seen that a child was cancelled, for which it waited, in place of its own
+    # cancellation.
+    _is_told = False
     # Children that a gather has cancelled.
     _withdrawn: WeakSet[asyncio.Task[Any]] | None = None
     # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
@@ -621,9 +626,9 @@ class TaskGroup(asyncio.TaskGroup):
             if exc is not None and not isinstance(exc, CancelledError):
                 errors.append(exc)
             if not errors:
-                if outer is not None:
-                    raise outer
-                return True
+                if outer is None or (self._is_told and parent.cancelling() <= self._cancels_before):
+                    return True
+                raise outer
             if parent.cancelling() > self._cancels_before and (
                 NO_LEAKS or last is not None or _follows_cancel(exc)
             ):
@@ -841,13 +846,67 @@ class TaskGroup(asyncio.TaskGroup):
         parent = self._parent_task
         if self._parent_cancel_requested or parent is None:
             return
-        if not after_thread(parent, partial(self._cancel_parent, msg)):
+        cancel_it = partial(self._cancel_parent, msg)
+        if not (after_thread(parent, cancel_it) or self._after_clean_up(parent, cancel_it)):
             self._parent_cancel_requested = True
             parent.cancel(msg)
 
     def _cancel_child(self, task: asyncio.Task[Any]) -> None:
         """Cancel a child that is not done; the group does that once."""
         cancel(task, self._cancel_msg)
+
+    def _cancel_children(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel children that are not done, each once."""
+        children = self._tasks.union(self._background or ())
+        is_only = len(children) == 1
+        for task in tasks:
+            found = None if is_only else cut_short(task, children)
+            if found is None:
+                self._cancel_child(task)
+            else:
+                self._call_after(found, task, partial(self._cancel_child, task))
+
+    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task sees that the children are cancelled, as it waits for some."""
+        children = self._tasks.union(self._background or ())
+        return bool(children) and not waits_for(task).isdisjoint(children)
+
+    def _after_clean_up(
+        self, task: asyncio.Task[Any], cancel_it: Callable[[], None], *, late: bool = False
+    ) -> bool:
+        """Call back when a child has ended whose clean-up is cut if *task* is cancelled now.
+
+        Nothing is called if *task* has seen by then that the child was cancelled.
+
+        Args:
+            task: Who is to be cancelled.
+            cancel_it: What is called.
+            late: Whether the children were cancelled before this turn of the loop.
+
+        Returns:
+            Whether there is such a child: otherwise nothing is called.
+        """
+        children = self._tasks.union(self._background or ())
+        found = cut_short(task, children, late=late) if self._aborting and children else None
+        if found is not None:
+            self._call_after(found, task, cancel_it)
+        return found is not None
+
+    def _call_after(
+        self,
+        found: tuple[asyncio.Task[Any], bool],
+        task: asyncio.Task[Any],
+        cancel_it: Callable[[], None],
+    ) -> None:
+        child, tells = found
+
+        def ended(_: object) -> None:
+            if not (tells and was_cancelled(child)):
+                cancel_it()
+            elif task is self._parent_task:
+                self._is_told = True
+
+        child.add_done_callback(ended)
 
     def _wake(self) -> None:
         future = self._on_completed_fut
@@ -857,11 +916,10 @@ class TaskGroup(asyncio.TaskGroup):
     def _dismiss(self) -> bool:
         """Cancel the background tasks, each once. Tells that the group has to wait for them."""
         assert self._background is not None
-        for task, dismissed in self._background.items():
-            if not dismissed:
-                self._background[task] = True
-                if not task.done():
-                    self._cancel_child(task)
+        due = [task for task, dismissed in self._background.items() if not dismissed]
+        for task in due:
+            self._background[task] = True
+        self._cancel_children([task for task in due if not task.done()])
         return True
 
     def _dismiss_one(self, task: asyncio.Task[Any]) -> None:
@@ -884,12 +942,18 @@ class TaskGroup(asyncio.TaskGroup):
         self._aborting = True
         self._spawns_in = False
         withdrawn = self._withdrawn
-        for task in self._tasks:
+        due = [
+            task
+            for task in self._tasks
             # One that is done may be an eager one of which the group was not told yet.
-            if not task.done() and (withdrawn is None or task not in withdrawn):
-                self._cancel_child(task)
-        if self._background:
-            self._dismiss()
+            if not task.done() and (withdrawn is None or task not in withdrawn)
+        ]
+        background = self._background or {}
+        for task, dismissed in background.items():
+            if not dismissed:
+                background[task] = True
+                due += () if task.done() else (task,)
+        self._cancel_children(due)
 
     def _withdraw(self, task: asyncio.Task[Any]) -> None:
         """Cancel a child whose `gather` is cancelled: the group does not do so again."""

@@ -49,7 +49,7 @@ def after_thread(task: asyncio.Task[Any], cancel_it: Callable[[], None]) -> bool
     waiter = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001
 
     def ended(_: object) -> None:
-        if waiter is call or not _was_cancelled(waiter):
+        if waiter is call or not was_cancelled(waiter):
             cancel_it()
 
     call.add_done_callback(ended)
@@ -81,17 +81,17 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
             if waiter is None:
                 continue  # it runs, or is about to
             # The coroutine of a task that is done is not to be asked for: see `task_stacks`.
-            caller, at = _innermost(awaited.get_coro())
+            caller, at = innermost(awaited.get_coro())
             code = getattr(at, "cr_code", None)
             if getattr(caller, "__name__", None) == "run_sync" and is_thread_call(caller.cr_frame):
                 # Where all threads are busy there is none yet, and more to wait for before.
-                if not caller.cr_frame.f_locals.get("abandon_on_cancel"):
+                if not local_of(caller.cr_frame, "abandon_on_cancel"):
                     return waiter  # type: ignore[no-any-return]
-            elif code is _WAIT_FOR:
+            elif code is WAIT_FOR:
                 swallows = True
-                to_see.append(at.cr_frame.f_locals["fut"])
+                to_see.append(local_of(at.cr_frame, "fut"))
             elif code in _EXITS:
-                to_see += at.cr_frame.f_locals["self"]._tasks  # noqa: SLF001
+                to_see += local_of(at.cr_frame, "self")._tasks  # noqa: SLF001
             elif swallows or waiter.__class__ is not asyncio.Future:
                 to_see.append(waiter)
         else:
@@ -100,7 +100,7 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     return None
 
 
-def _innermost(coro: Any) -> tuple[Any, Any]:
+def innermost(coro: Any) -> tuple[Any, Any]:
     """Return the innermost coroutine of a task, and the one that has called it, if any."""
     caller, at = None, coro
     while (inner := awaited_by(at)).__class__ is CoroutineType or frame_of(inner) is not None:
@@ -143,7 +143,21 @@ def frame_of(at: object) -> FrameType | None:
     return frame
 
 
-def _was_cancelled(future: asyncio.Future[Any]) -> bool:
+def local_of(frame: FrameType, name: str) -> Any:
+    """Return a local variable of a function of a library's; None if it has none of that name.
+
+    Before Python 3.13 a frame keeps a copy of all of them when it is asked: with an error among
+    them, the traceback of which refers to the frame, that would be a reference cycle. What the
+    function itself has got from `locals` is the same copy, so that this is not for anybody's.
+    """
+    names = frame.f_locals
+    value = names.get(name)
+    if names.__class__ is dict:
+        names.clear()
+    return value
+
+
+def was_cancelled(future: asyncio.Future[Any]) -> bool:
     # A gather is not cancelled when one of its tasks is: it raises that.
     return future.done() and (
         future.cancelled() or isinstance(future.exception(), asyncio.CancelledError)
@@ -151,7 +165,7 @@ def _was_cancelled(future: asyncio.Future[Any]) -> bool:
 
 
 # Before 3.12 it makes a task of what it waits for, and waits for that with a future of its own.
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else object()
+WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else object()
 _EXITS = frozenset(
     getattr(asyncio.TaskGroup, name).__code__
     for name in ("__aexit__", "_aexit")

@@ -150,7 +150,8 @@ class Exchange:
         tasks = self.tasks
         if tasks is None:
             return True
-        is_apps = current_task() not in tasks.group.tasks and not tasks.group.is_held_up
+        group = tasks.group
+        is_apps = not group.has_child(current_task()) and not group.is_held_up
         return is_apps and not self.has_failed and not listens_for_disconnect()
 
     async def _end_stream(self, tasks: RequestTasks) -> None:
@@ -163,7 +164,7 @@ class Exchange:
         if (
             (has_start or listens_for_disconnect())
             and not tasks.have_ended
-            and current_task() not in tasks.group.tasks
+            and not tasks.group.has_child(current_task())
         ):
             await self.sections_end()
             await tasks.group.cancel_stream()
@@ -249,7 +250,7 @@ class Exchange:
             ):
                 await self._flush()
             await self.pass_on(piece)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Exception):
             await close_body()
             raise
 

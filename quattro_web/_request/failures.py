@@ -239,7 +239,9 @@ class _Answer:
                     answered = True
             finally:
                 is_open = not exchange.is_over and not exchange.client_has_left
-                if is_open and not isinstance(exc, WebSocketDisconnect):
+                tasks = exchange.tasks
+                has_left = tasks is not None and tasks.tells_of_leaving(exc)
+                if is_open and not has_left:
                     await exchange.forward({"type": "websocket.close", "code": code, "reason": ""})
             if not answered:
                 raise

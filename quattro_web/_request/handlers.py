@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-from asyncio import current_task
+import sys
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from functools import partial
 from types import FrameType
@@ -17,6 +16,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 
 from quattro_core import TooManyWaitingError
+from quattro_core._threads import local_of
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._util.exceptions import exc_info_of, leaves, set_context
 from quattro_web._util.scope import REQUEST
@@ -36,6 +36,7 @@ class Children(Protocol):
     def is_accepted(self) -> bool: ...
     @property
     def are_to_end(self) -> bool: ...
+    def is_handled_here(self) -> bool: ...
     async def handler_raised(self, exc: BaseException) -> BaseException: ...
 
 
@@ -107,10 +108,10 @@ def drop_traceback(error: BaseException) -> None:
 
     A module may raise the same one again and again, and each time would keep a request.
     """
-    error.with_traceback(None)
+    BaseException.with_traceback(error, None)  # a class may have made something else of it
     if isinstance(error, BaseExceptionGroup):
         for leaf in leaves(error):
-            leaf.with_traceback(None)
+            BaseException.with_traceback(leaf, None)
 
 
 def raise_anew(failure: BaseException) -> NoReturn:
@@ -170,17 +171,30 @@ class _Every:
     def __eq__(self, other: object) -> bool:
         if other is not object:
             return self is other
-        try:
-            tasks = HANDLING.get(current_task())
-        except RuntimeError:  # trio
-            return False
+        tasks = _handled()
         return tasks is not None and tasks.are_to_end
 
 
 _EVERY = _Every()
 
-# The tasks that run the handlers of requests with children, until those have ended.
-HANDLING: dict[asyncio.Task[Any] | None, Children] = {}
+
+def _handled() -> Children | None:
+    """Return the tasks of the request for whose handler Starlette looks an exception handler up.
+
+    Its function knows the request: nothing else would be right for a handler that calls another
+    app, or its own one, in its task, and a table of tasks would keep those of a closed event loop.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    while frame is not None and not _is_starlettes(frame):
+        frame = frame.f_back
+    while frame is not None and _is_starlettes(frame):
+        scope = local_of(frame, "scope")
+        if scope is not None:
+            request = scope.get(REQUEST)
+            tasks: Children | None = None if request is None else request.innermost.tasks
+            return tasks if tasks is not None and tasks.is_handled_here() else None
+        frame = frame.f_back
+    return None
 
 
 def end_children_first(handlers: tuple[MutableMapping[Any, Handler], ...]) -> None:

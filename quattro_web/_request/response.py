@@ -10,7 +10,9 @@ from collections.abc import Awaitable
 from types import AsyncGeneratorType, CellType, FrameType
 from typing import Any, Protocol
 
+from starlette.responses import StreamingResponse
 from starlette.types import Message
+from starlette.websockets import WebSocket
 
 from quattro_web._request.state import CancelReason, RequestState
 from quattro_web._util import cancel_scopes
@@ -227,6 +229,22 @@ def listens_for_disconnect() -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def takes_errors_for_leaving() -> bool:
+    """Whether whoever sends takes an `OSError` for the leaving of the client (ASGI 2.4).
+
+    A `TimeoutError` is one as well. A response that streams in a task group does not.
+    """
+    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    while frame is not None and frame.f_globals.get("__name__") != "quattro_web._middleware":
+        if frame.f_code in _TAKES_ERRORS:
+            return True
+        frame = frame.f_back
+    return False
+
+
+_TAKES_ERRORS = frozenset({StreamingResponse.__call__.__code__, WebSocket.send.__code__})
 
 
 async def close_body() -> None:

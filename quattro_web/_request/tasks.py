@@ -19,12 +19,11 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup
-from quattro_core._threads import after_thread, cancel, thread_call
+from quattro_core._threads import after_thread, cancel, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import FUNCTION_STACK, REQUEST_STACK, Guard
 from quattro_web._request.handlers import (
     HANDLERS,
-    HANDLING,
     EndsChildren,
     choose,
     end_children_first,
@@ -32,10 +31,18 @@ from quattro_web._request.handlers import (
     only_leaf,
     raise_anew,
 )
-from quattro_web._request.response import BODIES, STARTS, ResponseGate, Sender, close_body, nothing
+from quattro_web._request.response import (
+    BODIES,
+    STARTS,
+    ResponseGate,
+    Sender,
+    close_body,
+    nothing,
+    takes_errors_for_leaving,
+)
 from quattro_web._request.state import CancelReason, RequestState
 from quattro_web._util import cancel_scopes
-from quattro_web._util.scope import Connection
+from quattro_web._util.scope import REQUEST, Connection
 from quattro_web._util.task_stacks import task_name
 
 T = TypeVar("T")
@@ -127,6 +134,8 @@ class RequestGroup(TaskGroup):
     askers: tuple[asyncio.Task[Any], ...] = ()
     # The errors that one of those was told of as themselves, by their numbers: it answers for them.
     told: frozenset[int] = frozenset()
+    # How many children are being made: an eager one runs its first step then.
+    _making = 0
     # What was cancelled in place of the parent.
     _cancelled: asyncio.Task[Any] | None = None
     _is_cancelling_hosts = False
@@ -150,22 +159,6 @@ class RequestGroup(TaskGroup):
                 if task is not None and self._waits_for_child(task):
                     self._told_by_child += (task,)
         super()._abort()
-
-    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a task will see that the children are cancelled, as it awaits or gathers some."""
-        waiter = getattr(task, "_fut_waiter", None)
-        if waiter is None:
-            return False
-        awaited = (waiter, *getattr(waiter, "_children", ()))  # of asyncio's gather
-        for child in (*self._tasks, *(self._background or ())):
-            if child in awaited:
-                return True
-            for callback, _ in getattr(child, "_callbacks", None) or ():
-                # Who gathers children, or maps, waits with a future of its own.
-                maps = getattr(getattr(callback, "__self__", None), "has_consumer", None)
-                if waiter in getattr(callback, "args", ()) or (maps is not None and maps(waiter)):
-                    return True
-        return False
 
     # Children
 
@@ -200,6 +193,27 @@ class RequestGroup(TaskGroup):
         return task
 
     create_task.__doc__ = TaskGroup.create_task.__doc__
+
+    def has_child(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a task that runs is a child, also one that has begun before the group knows it.
+
+        A task that a child starts meanwhile counts as one.
+        """
+        return self._making > 0 or task in self.tasks
+
+    def _make(
+        self,
+        coro: CoroutineOrFunction[T],
+        *,
+        name: str | None,
+        context: Context | None,
+        **kwargs: Any,
+    ) -> asyncio.Task[T]:
+        self._making += 1
+        try:
+            return super()._make(coro, name=name, context=context, **kwargs)
+        finally:
+            self._making -= 1
 
     def _on_last_step(self, task: asyncio.Task[Any]) -> None:
         # When a callback of the task would be called, and before those that others have added. Not
@@ -381,10 +395,14 @@ class RequestGroup(TaskGroup):
             return False
         if count:
             task.uncancel()
+        elif self._is_cancelling_hosts and task in (self._parent_task, self.handler, self.stream):
+            # It was to be cancelled when the children have ended, for what it knows now.
+            self._phase += 1
+            self._is_cancelling_hosts = False
         self.told |= {id(failure)}
         return True
 
-    def _cancel_parent(self, msg: object = None) -> None:
+    def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
         self.is_calm = False
         if self.is_held_up:
             self._held_up = self._held_up or (msg,)
@@ -397,7 +415,8 @@ class RequestGroup(TaskGroup):
                     self._cancel_hosts(msg, self._phase)
                 return
             task = handler if handler is not None and runs else self._parent_task
-            if after_thread(task, partial(self._cancel_late, msg, self._phase)):
+            cancel_it = partial(self._cancel_late, msg, self._phase)
+            if after_thread(task, cancel_it) or self._after_clean_up(task, cancel_it, late=late):
                 return
             if task is self._parent_task:
                 super()._cancel_parent(msg)
@@ -407,7 +426,7 @@ class RequestGroup(TaskGroup):
 
     def _cancel_late(self, msg: object, phase: int) -> None:
         if phase == self._phase:
-            self._cancel_parent(msg)
+            self._cancel_parent(msg, late=True)
 
     def _pass_on_cancel(self, parent: asyncio.Task[Any]) -> None:
         # A cancel scope of anyio's, which knows its own, cancels again by itself.
@@ -563,6 +582,10 @@ class _GuardedChild(Coroutine[Any, Any, T]):
         self._coro.close()
 
 
+class _Unwinding(CancelledError):  # noqa: N818  # no error, as little as what it is a kind of
+    """The cancellation that leads out of `send` to where the handler ends: see `_unwind`."""
+
+
 def runs_handler() -> bool:
     """Whether the current task is in a handler of Starlette's or FastAPI's, from the outermost on.
 
@@ -583,7 +606,7 @@ def sending_websocket() -> WebSocket | None:
     """Return the WebSocket whose `send` the current task is in."""
     frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
     while frame is not None:
-        websocket = frame.f_locals.get("self") if frame.f_code is _SEND else None
+        websocket = local_of(frame, "self") if frame.f_code is _SEND else None
         if isinstance(websocket, WebSocket):
             return websocket
         frame = frame.f_back
@@ -591,6 +614,10 @@ def sending_websocket() -> WebSocket | None:
 
 
 _SEND = WebSocket.send.__code__
+# What raises a WebSocketDisconnect.
+_METHODS = frozenset(
+    function.__code__ for function in vars(WebSocket).values() if hasattr(function, "__code__")
+)
 
 
 class RequestTasks:
@@ -650,6 +677,10 @@ class RequestTasks:
         is_answerable = self.request.state is RequestState.OPEN or self.is_websocket
         return is_answerable and not self.have_ended
 
+    def is_handled_here(self) -> bool:
+        """Whether the current task has asked for the group, and is no child."""
+        return current_task() in self.group.askers
+
     def guard(self, conn: Connection, task: asyncio.Task[Any] | None) -> None:
         """See to it that children end with the handler of whoever asks for the group.
 
@@ -660,15 +691,13 @@ class RequestTasks:
         group, parent = self.group, self.request.parent
         scope = getattr(conn, "scope", conn)
         if task is not None and task not in group.askers:
-            if task is not parent and task in group.tasks:
+            if task is not parent and group.has_child(task):
                 task = None  # a child is no handler
             else:
                 group.askers += (task,)
                 handlers = scope.get(HANDLERS)
-                if handlers is not None:
-                    if EndsChildren not in handlers[0]:
-                        end_children_first(handlers)
-                    HANDLING[task] = self
+                if handlers is not None and EndsChildren not in handlers[0]:
+                    end_children_first(handlers)
             has_begun = self.request.state is not RequestState.OPEN and not self.is_websocket
             if has_begun and group.stream is None and task is not parent:
                 group.stream = task  # the body of a response asks, the start of which has left
@@ -691,9 +720,6 @@ class RequestTasks:
 
     def unguard(self) -> None:
         """Let go of those dependencies: the request has ended."""
-        for task in self.group.askers:
-            if HANDLING.get(task) is self:
-                del HANDLING[task]
         guards, self.guards = self.guards, None
         for guard in (guards or {}).values():
             guard.detach()
@@ -704,7 +730,7 @@ class RequestTasks:
         return task is self.request.parent or any(guard.task is task for guard in guards)
 
     def _is_child(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is None or task in self.group.tasks
+        return task is None or self.group.has_child(task)
 
     # Sending
 
@@ -714,6 +740,9 @@ class RequestTasks:
         if self.have_ended:
             if self._is_refusing and (kind in BODIES or kind == "http.response.start"):
                 return self._send_instead(message)
+            is_denial = kind == "websocket.http.response.start"
+            if is_denial and self.failure is not None and self.is_accepted:
+                return self._refuse_denial(self.failure)
             return self.request.pass_on(message)
         if kind == "http.response.start":
             self._hold(message)
@@ -731,6 +760,13 @@ class RequestTasks:
         if self.guards is None:
             group.handler = None  # it has returned; one of FastAPI's is told of by its guard
         self.request.hold(start)
+
+    async def _refuse_denial(self, failure: BaseException) -> NoReturn:
+        """Raise what is answered with a status, as an outer app does: it is too late for one."""
+        try:
+            raise_anew(failure)
+        finally:
+            del failure
 
     async def _send_instead(self, message: Message) -> None:
         """Send what is answered instead of a response that has failed, and nothing more of that."""
@@ -788,7 +824,7 @@ class RequestTasks:
                 if gate.is_ahead:
                     await gate.flush()
                 await request.pass_on(message)
-            except CancelledError:
+            except (CancelledError, Exception):
                 await close_body()
                 raise
             return
@@ -849,7 +885,9 @@ class RequestTasks:
         group = self.group
         if self.failure is not None:
             # It has ended before. What is raised now comes from who stands around it.
-            is_own = isinstance(exc, CancelledError) and await group.take_back()
+            is_own = isinstance(exc, CancelledError) and (
+                await group.take_back() or isinstance(exc, _Unwinding)
+            )
             # A task group around the handler may have wrapped what `send` has raised.
             return self.failure if is_own or only_leaf(exc) is self.failure else exc
         at = group.failed_before(exc)
@@ -969,7 +1007,7 @@ class RequestTasks:
                 await group.finish(immediate=True)
                 exc = None
             told = group.told if failure is None else {id(error) for error in group.exceptions}
-            await group.__aexit__(type(exc) if exc else None, exc, None)
+            await group.__aexit__(None if exc is None else type(exc), exc, None)
         except BaseExceptionGroup as failed:
             # A child that waits for another one fails with the same object: that is one failure.
             found = {id(error): error for error in failed.exceptions}
@@ -1013,13 +1051,30 @@ class RequestTasks:
         elif self.is_websocket:
             # A child may be told so in the middle of its work; what the handler itself lets out
             # leaves the app, as it does without a group.
-            told = WebSocketDisconnect
-            errors = [e for e in errors if e is by_handler or not isinstance(e, told)]
+            errors = [e for e in errors if e is by_handler or not self.tells_of_leaving(e)]
         own = None if request.is_over or reason is None else _OWN_ERRORS.get(reason)
         if own is None or (self._has_told and reason is self._told_reason):
             return errors
         at = min(request.failed_before, len(errors))
         return [*errors[:at], own(), *errors[at:]]
+
+    def tells_of_leaving(self, error: BaseException) -> bool:
+        """Whether an error says that the client of this WebSocket has left.
+
+        One that comes from the WebSocket of somebody else, as where clients send to each other, is
+        an error like others.
+        """
+        if not isinstance(error, WebSocketDisconnect) or self.request.client_has_left:
+            return isinstance(error, WebSocketDisconnect)
+        traceback = error.__traceback__
+        while traceback is not None:
+            frame = traceback.tb_frame
+            websocket = local_of(frame, "self") if frame.f_code in _METHODS else None
+            if isinstance(websocket, WebSocket):
+                request = websocket.scope.get(REQUEST)
+                return request is not None and request.innermost is self.request
+            traceback = traceback.tb_next
+        return False
 
     def _failure(self, exc: BaseException | None, at: int) -> BaseException | None:
         """Return what has failed when the handler has ended: in place of its cancellation, too."""
@@ -1081,8 +1136,7 @@ class RequestTasks:
         assert failure is not None
         if self.is_websocket:
             self._reopen()
-        if isinstance(failure, OSError):
-            # Around `send` that would say that the client has left (ASGI 2.4).
+        if isinstance(failure, OSError) and takes_errors_for_leaving():
             await self._unwind()
         try:
             raise_anew(failure)
@@ -1103,4 +1157,4 @@ class RequestTasks:
             self.group.cancel_now(reason)
         # The cancellation comes now if it is due: one that came later would cut a clean-up.
         await asyncio.sleep(0)
-        raise CancelledError(reason or "a task of the request has failed")
+        raise _Unwinding(reason or "a task of the request has failed")

@@ -14,7 +14,7 @@ from typing import Any
 
 from starlette.concurrency import iterate_in_threadpool
 
-from quattro_core._threads import awaited_by, frame_of, is_thread_call
+from quattro_core._threads import awaited_by, frame_of, is_thread_call, local_of
 from quattro_web._util.escaping import escaped
 
 # Of what a log entry lists: a server may have thousands of streams open, and a request children.
@@ -193,7 +193,7 @@ def _frames_in_thread(frames: _Stack) -> _Stack:
     stack: _Stack = []
     for frame in frames:
         if frame.f_code.co_name == "run_sync_in_worker_thread":
-            worker = frame.f_locals.get("worker")  # not while all threads are busy
+            worker = local_of(frame, "worker")  # not while all threads are busy
             ident = getattr(worker, "ident", None) or 0
             found = sys._current_frames().get(ident)  # noqa: SLF001  # nothing else tells
             while found is not None:

@@ -182,6 +182,41 @@ def test_generator_whose_client_does_not_read(why: str, spec_version: str, group
     ]
 
 
+@pytest.mark.parametrize("group", ["in use", "not in use"])
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_generator_that_the_server_does_not_send(spec_version: str, group: str) -> None:
+    """R3: The generator of a body is closed before the dependencies are, and in its own task, also
+    if the server raises an error of its own instead of sending a piece."""
+    app = FastAPI()
+
+    async def chunks() -> AsyncIterator[str]:
+        task = asyncio.current_task()
+        try:
+            yield "first"
+            yield "second"
+        finally:
+            await asyncio.sleep(0.1)
+            assert asyncio.current_task() is task
+            log.append("body closed")
+
+    @app.get("/")
+    async def handler(request: Request, a: Annotated[None, Depends(closes)]) -> StreamingResponse:
+        if group == "in use":
+            request_task_group(request)
+        return StreamingResponse(chunks())
+
+    install(app)
+
+    async def has_left(message: Message) -> None:
+        if message.get("body"):
+            raise OSError
+
+    exchange = Exchange(app, on_send=has_left)
+    exchange.scope["asgi"]["spec_version"] = spec_version
+    run(exchange.run())
+    assert log == ["body closed", "session closed"]
+
+
 async def closes() -> AsyncIterator[None]:
     try:
         yield
@@ -519,3 +554,84 @@ def test_client_leave_is_no_bug_of_a_mounted_app() -> None:
     run(exchange.run())
     assert (exchange.status, exchange.error) == (499, None)
     assert log == ["child cleaned up", "session closed"]
+
+
+async def waits_by_a_group(task: asyncio.Task[str]) -> None:
+    async def waits() -> None:
+        await task
+
+    async with asyncio.TaskGroup() as inner:
+        inner.create_task(waits())
+
+
+async def waits_with_a_timeout(task: asyncio.Task[str]) -> None:
+    await asyncio.wait_for(task, 3600)
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+@pytest.mark.parametrize("who", ["the handler", "a child", "a child that is awaited"])
+@pytest.mark.parametrize("why", ENDS)
+@pytest.mark.parametrize("waits", [waits_by_a_group, waits_with_a_timeout])
+def test_child_for_which_others_wait_cleans_up(
+    waits: Callable[[asyncio.Task[str]], Awaitable[None]], why: str, who: str, make: str
+) -> None:
+    """R3, C5: The clean-up of a child for which the handler waits, or another child, by a group or
+    with a timeout, is not cut, nor is theirs."""
+
+    async def waits_and_cleans_up(request: Request) -> None:
+        task = request_task_group(request).create_task(query())
+        try:
+            await waits(task)
+            await forever()
+        finally:
+            await asyncio.sleep(1)
+            log.append("cleaned up")
+
+    async def endpoint(request: Request) -> None:
+        cancel_on_disconnect(request)
+        begin(request, why, exchange)
+        if who == "the handler":
+            await waits_and_cleans_up(request)
+        task = request_task_group(request).create_task(waits_and_cleans_up(request))
+        await (task if who == "a child that is awaited" else forever())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    if make == "fastapi":
+        app = FastAPI()
+
+        @app.get("/")
+        async def handler(request: Request) -> None:
+            await endpoint(request)
+
+    install(app)
+    exchange = Exchange(app)
+    run(exchange.run())
+    assert log == ["child cleaned up", "cleaned up"]
+    assert exchange.status == {ENDS[0]: 499, ENDS[1]: 504, ENDS[2]: 500}[why]
+
+
+def test_child_that_cleans_up_when_a_thread_has_ended() -> None:
+    """R3: The handler that waits for a thread is cancelled when that has ended, and the clean-up of
+    a child for which it waits as well is not cut then."""
+    release = threading.Event()
+
+    async def waits_for(thread: asyncio.Task[object]) -> None:
+        try:
+            await forever()
+        finally:
+            release.set()
+            await asyncio.wait({thread})
+            for _ in range(3):
+                await asyncio.sleep(0.1)
+            log.append("child cleaned up")
+
+    async def endpoint(request: Request) -> None:
+        tg = request_task_group(request)
+        thread = asyncio.create_task(run_in_threadpool(release.wait))
+        tg.create_task(fails())
+        await asyncio.gather(tg.create_task(waits_for(thread)), thread)
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    assert run(Exchange(app).run()).status == 500
+    assert log == ["child cleaned up"]

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from fastapi import FastAPI
@@ -186,3 +186,30 @@ def test_error_that_takes_no_attributes(make: Callable[..., Any], way: Way) -> N
     as itself."""
     app = make(way, exception_handlers={FrozenError: answer("frozen")})
     assert run(get(app)).body == b"frozen: FrozenError(text='broken')"
+
+
+class UnwillingError(Exception):
+    """One that has made something else of what an exception can do."""
+
+    def __bool__(self) -> bool:
+        raise AssertionError
+
+    def with_traceback(self, tb: object) -> NoReturn:
+        raise AssertionError
+
+
+async def returns_unwilling(tg: TaskGroup) -> None:
+    tg.create_task(fail(UnwillingError()))
+
+
+async def raises_unwilling(tg: TaskGroup) -> None:
+    tg.create_task(asyncio.Event().wait())
+    raise UnwillingError
+
+
+@pytest.mark.parametrize("make", [starlette, fastapi])
+@pytest.mark.parametrize("way", [returns_unwilling, raises_unwilling])
+def test_error_whose_class_has_odd_methods(make: Callable[..., Any], way: Way) -> None:
+    """R4: An error whose class replaces what exceptions can do is answered as itself."""
+    app = make(way, exception_handlers={UnwillingError: answer("unwilling")})
+    assert run(get(app)).body == b"unwilling: UnwillingError()"

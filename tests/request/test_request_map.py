@@ -81,3 +81,22 @@ def test_failure_within_a_stream() -> None:
     exchange: Exchange = run(get(streaming(2)))
     assert exchange.body == b"01"
     assert not exchange.is_complete
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_call_that_comes_to_the_end_of_something_else(ordered: bool) -> None:
+    """R4: A StopAsyncIteration that a call lets out, as `anext` raises it, is a failure, and not
+    the end of the results."""
+
+    async def nothing() -> AsyncIterator[int]:
+        return
+        yield
+
+    async def call(_: int) -> int:
+        return await anext(nothing())
+
+    async def handler(tg: RequestTaskGroup) -> list[int]:
+        return [number async for number in tg.map(call, range(4), limit=1, ordered=ordered)]
+
+    exchange = run(get(app_of(handler)))
+    assert (exchange.status, type(exchange.error)) == (500, StopAsyncIteration)

@@ -13,10 +13,11 @@ from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from quattro_core import TaskGroup
 from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
+from quattro_web._request.tasks import RequestGroup
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.failing import Teapot, answer, fail
 from tests.support.asgi import Exchange, Socket, get, run
@@ -463,6 +464,28 @@ def test_failure_that_says_that_the_client_has_left() -> None:
         assert isinstance(exchange.error, ConnectionError)
 
 
+@pytest.mark.parametrize("body", ["", "stream"])
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_dependency_sees_a_timeout(spec_version: str, body: str) -> None:
+    """R4: A dependency sees the TimeoutError of a child for which the response waits, though it is
+    an OSError, which says elsewhere that the client has left."""
+    app = FastAPI()
+
+    @app.get("/", response_model=None)
+    async def handler(a: Annotated[None, Depends(rolls_back)], tg: RequestTaskGroup) -> Any:
+        tg.create_task(fail(TimeoutError()))
+        return StreamingResponse(iter(body)) if body else "never seen"
+
+    async def main() -> Exchange:
+        exchange = Exchange(app)
+        exchange.scope["asgi"]["spec_version"] = spec_version
+        return await exchange.run()
+
+    install(app)
+    assert isinstance(run(main()).error, TimeoutError)
+    assert log == ["rolled back after TimeoutError"]
+
+
 def test_websocket_child_seen_by_a_dependency() -> None:
     """R4, R6: So it is for a WebSocket."""
     app = FastAPI()
@@ -652,3 +675,52 @@ def test_group_that_cuts_a_stream_leaves_as_it_is(make: str) -> None:
     exchange = run(get(application(make, endpoint)))
     assert (repr(exchange.error), exchange.log) == (repr(bare.error), bare.log)
     assert not exchange.is_complete
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("does", [awaited, gathered, mapped])
+def test_handler_that_was_told_is_not_cancelled_as_well(does: Run, kind: str) -> None:
+    """R4, R6: A handler that sees the error of a child is not cancelled for it while it cleans up,
+    and the error is not lost, though a task of the handler has asked for the group as well."""
+
+    async def asks(conn: Any) -> None:
+        request_task_group(conn)
+
+    async def endpoint(conn: Any) -> None:
+        if kind == "websocket":
+            await conn.accept()
+        tg = request_task_group(conn)
+        await asyncio.create_task(asks(conn))
+        try:
+            await does(tg)
+        finally:
+            await asyncio.sleep(1)
+            log.append("cleaned up")
+
+    app = Starlette(routes=[Route("/", endpoint), WebSocketRoute("/", endpoint)])
+    install(app)
+    client = Exchange(app) if kind == "http" else Socket(app)
+    run(client.run())
+    assert log == ["cleaned up"]
+    assert isinstance(client.error, OwnerError)
+    assert "start 500" in client.log or "close 1011" in client.log
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+def test_eager_child_that_asks_for_the_group_at_once() -> None:
+    """R4, C10: A child that asks for its group in its first step, which the group does not know
+    yet, is taken for a child, and not for a task of the handler that hosts others."""
+
+    async def child(request: Request) -> None:
+        request_task_group(request).create_task(asyncio.sleep(0))
+
+    async def endpoint(request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        tg = request_task_group(request)
+        tg.create_task(child(request))
+        group = cast("RequestGroup", tg)
+        log.append(f"{group.is_hosted} {len(group.askers)}")
+
+    run(get(application("starlette", endpoint)))
+    assert log == ["False 1"]

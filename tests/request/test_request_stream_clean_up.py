@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
@@ -46,13 +47,67 @@ async def wait_for(tg: TaskGroup) -> None:
     await asyncio.wait_for(tg.create_task(work()), 7200)
 
 
+async def shield(tg: TaskGroup) -> None:
+    await asyncio.shield(tg.create_task(work()))
+
+
+async def wait_for_any(tg: TaskGroup) -> None:
+    [task], _ = await asyncio.wait({tg.create_task(work())})
+    task.result()
+
+
+async def wait_with_timeout(tg: TaskGroup) -> None:
+    await asyncio.wait({tg.create_task(work())}, timeout=7200)
+
+
+async def as_completed(tg: TaskGroup) -> None:
+    for each in asyncio.as_completed([tg.create_task(work())]):
+        await each
+
+
+async def inner_group(tg: TaskGroup) -> None:
+    async with asyncio.TaskGroup() as inner:
+        inner.create_task(child(tg))
+
+
+async def inner_group_of_ours(tg: TaskGroup) -> None:
+    async with TaskGroup() as inner:
+        inner.create_task(child(tg))
+
+
+async def inner_group_of_anyio(tg: TaskGroup) -> None:
+    async with anyio.create_task_group() as inner:
+        inner.start_soon(child, tg)
+
+
+async def another_task(tg: TaskGroup) -> None:
+    await asyncio.create_task(child(tg))
+
+
+WAYS = [
+    child,
+    gather,
+    gather_of_asyncio,
+    map_of_group,
+    wait_for,
+    shield,
+    wait_for_any,
+    wait_with_timeout,
+    as_completed,
+    inner_group,
+    inner_group_of_ours,
+    inner_group_of_anyio,
+    another_task,
+]
+
+
 Wait = Callable[[TaskGroup], Coroutine[Any, Any, None]]
 
 
 @pytest.mark.parametrize("make", [Starlette, FastAPI])
 @pytest.mark.parametrize("is_watched", [False, True])
 @pytest.mark.parametrize("why", ["failure", "deadline", "disconnect", "shutdown"])
-@pytest.mark.parametrize("wait", [child, gather, gather_of_asyncio, map_of_group, wait_for])
+@pytest.mark.parametrize("wait", WAYS)
 def test_body_that_waits_for_children(
     wait: Wait, why: str, is_watched: bool, make: type[Starlette]
 ) -> None:
@@ -74,6 +129,7 @@ def test_body_that_waits_for_children(
             asyncio.get_running_loop().call_later(1, end, request)
         try:
             await wait(tg)
+            await work()  # a group does not pass on that a child was cancelled
         finally:
             await asyncio.sleep(0.5)
             log.append("cleaned up")

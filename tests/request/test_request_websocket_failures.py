@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -203,3 +204,81 @@ def test_several_children_hear_of_the_client() -> None:
 
     socket = run(main())
     assert (socket.log, socket.error) == (["accept"], None)
+
+
+def test_client_of_another_websocket_that_has_left() -> None:
+    """R6: A child that learns by sending to the WebSocket of another client that this one has left
+    fails, as where clients talk to each other: that is logged, and closes with 1011."""
+
+    class Broken(Socket):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.send":
+                raise OSError
+
+    others: list[WebSocket] = []
+    done = asyncio.Event()
+
+    async def listens(websocket: WebSocket) -> None:
+        await websocket.accept()
+        others.append(websocket)
+        await done.wait()
+
+    async def talks(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket).create_task(others[0].send_text("hello"))
+        await asyncio.Event().wait()
+
+    app = Starlette(routes=[WebSocketRoute("/listens", listens), WebSocketRoute("/talks", talks)])
+    install(app)
+
+    async def main() -> Socket:
+        listening = asyncio.create_task(Broken(app, "/listens").run())
+        await asyncio.sleep(1)
+        socket = await Socket(app, "/talks").run()
+        done.set()
+        await listening
+        return socket
+
+    socket = run(main())
+    assert socket.log == ["accept", "close 1011", "raised WebSocketDisconnect"]
+
+
+def test_own_client_that_has_left_is_no_failure_of_a_child_that_sends() -> None:
+    """R6: A child that learns so by sending to its own client has not failed."""
+
+    class Broken(Socket):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.send":
+                raise OSError
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket).create_task(websocket.send_text("hello"))
+        await asyncio.Event().wait()
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+    socket = run(Broken(app).run())
+    assert (socket.log, socket.error) == (["accept", "send hello"], None)
+
+
+@pytest.mark.parametrize("how", ["child", "handler"])
+def test_http_error_in_a_mounted_app(how: str) -> None:
+    """R6: An HTTPException of a WebSocket that was accepted closes it with 1011 in a mounted app,
+    too: the app around it has an exception handler that would send a status."""
+    app, inner = FastAPI(), FastAPI()
+    app.mount("/inner", inner)
+
+    @inner.websocket("/")
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+        tg.create_task(fail(HTTPException(404)))
+        if how == "handler":
+            raise HTTPException(404)
+        await asyncio.Event().wait()
+
+    install(app)
+    socket = run(Socket(app, "/inner/").run())
+    assert socket.log == ["accept", "close 1011", "raised HTTPException"]
