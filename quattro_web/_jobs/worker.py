@@ -1,0 +1,366 @@
+"""A worker: it runs the functions of jobs, each in a task group, for those who still want it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import re
+import socket
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from quattro_core import TaskGroup
+from quattro_web._jobs.client import ANY_WORKER, beside
+from quattro_web._jobs.engine import Delivery, EngineConnection, EngineWorker, JobEngine
+from quattro_web._jobs.errors import (
+    JobsNotRunningError,
+    JobTimeoutError,
+    UnknownJobError,
+    WorkerLostError,
+)
+from quattro_web._jobs.wire import FunctionTypes, dump_error, frame, unframe
+from quattro_web._util.escaping import escaped
+
+logger = logging.getLogger("quattro_web")
+
+
+class JobFunction(Protocol):
+    """What a worker knows of a job."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def function(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
+    @property
+    def types(self) -> FunctionTypes: ...
+    @property
+    def timeout(self) -> float | None: ...
+    @property
+    def max_attempts(self) -> int: ...
+    @property
+    def idempotent(self) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningJob:
+    """The job that runs in this task, as its function sees it.
+
+    Attributes:
+        name: Its name.
+        key: The name of this call.
+        attempt: How often this call was begun, this time included.
+        task_group: A group for what it starts, which ends with it.
+        state: What the lifespan of the app has yielded, where an app runs the worker.
+
+    .. versionadded:: 0.1
+    """
+
+    name: str
+    key: str
+    attempt: int
+    task_group: TaskGroup
+    state: Mapping[str, Any] = field(repr=False)
+    _until: float | None = field(repr=False)
+    _lend: Callable[[int], None] = field(repr=False)
+
+    @contextmanager
+    def lending(self) -> Iterator[None]:
+        """Let another call run in the place of this one, which only waits."""
+        self._lend(1)
+        try:
+            yield
+        finally:
+            self._lend(-1)
+
+    @property
+    def time_left(self) -> float | None:
+        """The seconds until it is cancelled; None if it has no timeout and no deadline."""
+        if self._until is None:
+            return None
+        return max(self._until - asyncio.get_running_loop().time(), 0.0)
+
+
+_CURRENT: ContextVar[RunningJob | None] = ContextVar("quattro_web.jobs.current", default=None)
+
+
+def current_job() -> RunningJob:
+    """Return the job that runs here.
+
+    ::
+
+        @jobs.job()
+        async def crawl(site: str) -> list[str]:
+            tg = current_job().task_group
+            pages = await tg.gather(fetch(f"{site}/1"), fetch(f"{site}/2"))
+
+    Raises:
+        JobsNotRunningError: If none does, as where its function is called as any other.
+
+    .. versionadded:: 0.1
+    """
+    job = _CURRENT.get()
+    if job is None:
+        msg = "no job runs here: it is called as an ordinary function, and not with .remote(...)"
+        raise JobsNotRunningError(msg)
+    return job
+
+
+def running_job() -> RunningJob | None:
+    """Return the job that runs here, if one does."""
+    return _CURRENT.get()
+
+
+@dataclass(eq=False)
+class _Run:
+    """A call that runs here."""
+
+    task: asyncio.Task[Any]
+    job: str
+    owner: str
+    key: str
+    reason: str = ""
+    is_seen_cancelled: bool = False
+
+    def cancel(self, reason: str) -> None:
+        # Once: its clean-up is not cut, whoever has cancelled it first.
+        if not self.reason and not self.task.cancelling():
+            self.reason = reason
+            self.task.cancel()
+
+
+class JobWorker:
+    """Runs jobs in this process.
+
+    Args:
+        engine: Where the calls come from.
+        jobs: The functions, by name.
+        concurrency: How many calls may run at once.
+        lease: The seconds of the lease by which others know that this worker lives.
+        timeout: The seconds that the engine may take for an answer.
+        max_size: How many bytes a result may have.
+        grace: How many seconds calls may finish in when the worker is stopped.
+        clean_up: How many seconds they may clean up in after that.
+        state: What the functions find in `RunningJob.state`.
+    """
+
+    def __init__(
+        self,
+        engine: JobEngine,
+        jobs: Mapping[str, JobFunction],
+        *,
+        concurrency: int,
+        lease: float,
+        timeout: float,
+        max_size: int,
+        grace: float,
+        clean_up: float,
+        state: Mapping[str, Any],
+    ) -> None:
+        self._engine = engine
+        self._jobs = jobs
+        self._concurrency = concurrency
+        self._lease = lease
+        self._timeout = timeout
+        self._max_size = max_size
+        self._grace = grace
+        self._clean_up = clean_up
+        self._state = state
+        self._runs: set[_Run] = set()
+        self._alive: dict[str, float] = {}
+        self._offset = 0.0
+        self._slots: EngineWorker | None = None
+        self._has_lease = asyncio.Event()
+        self._lent = 0
+        self._is_ending = False
+        where = re.sub(r"[^\w.-]", "_", socket.gethostname())
+        self.name: str = f"{where}-{os.getpid()}-{uuid.uuid4().hex[:6]}"
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Run calls until it is cancelled; then finish those that run, within the grace period."""
+        async with self._engine.connect() as connection:
+            self._connection = connection
+            async with connection.worker(self.name, self._jobs, self._run) as worker:
+                self._slots = worker
+                worker.set_slots(self._concurrency)
+                async with beside(worker.run(), self._beat(connection)):
+                    try:
+                        await self._has_lease.wait()
+                        ready()
+                        await asyncio.get_running_loop().create_future()
+                    finally:
+                        self._is_ending = True
+                        await worker.take_no_more()
+                        await self._drain()
+
+    async def _drain(self) -> None:
+        """Let the calls finish, then cancel them."""
+        for seconds in (self._grace, self._clean_up):
+            if self._runs:
+                await asyncio.wait([run.task for run in self._runs], timeout=seconds)
+            for run in self._runs:
+                run.cancel("its worker has shut down")
+        for run in self._runs:
+            logger.error("job %s does not end: the worker waits for it no longer", run.job)
+
+    def _lend(self, count: int) -> None:
+        """Take that many calls more at once than before."""
+        self._lent += count
+        if self._slots is not None and not self._is_ending:
+            self._slots.set_slots(self._concurrency + self._lent)
+
+    # The lease
+
+    async def _beat(self, connection: EngineConnection) -> None:
+        """Renew the lease, and cancel the calls of those who have died."""
+        loop = asyncio.get_running_loop()
+        proved = loop.time()
+        while True:
+            begin = loop.time()
+            try:
+                async with asyncio.timeout(self._timeout):
+                    owners = {run.owner for run in self._runs}
+                    renewal = await connection.renew((self.name, ANY_WORKER), self._lease, owners)
+                    proved = begin
+                    self._has_lease.set()
+                    self._offset = renewal.now - (begin + loop.time()) / 2
+                    self._alive = dict.fromkeys(renewal.alive, begin)
+                    for run in [*self._runs]:
+                        if run.owner in owners and run.owner not in renewal.alive:
+                            run.cancel("the process that wanted it is gone")
+                    await self._look(connection)
+            except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
+                logger.warning("the engine of the jobs does not answer: %r", exc)
+                if loop.time() - proved > self._lease:
+                    for run in self._runs:  # others have given them up
+                        run.cancel("the engine is out of reach")
+            await asyncio.sleep(max(begin + self._lease / 5 - loop.time(), 0.02))
+
+    async def _look(self, connection: EngineConnection) -> None:
+        """Cancel what was cancelled by a message that got lost."""
+        runs = [run for run in self._runs if not run.reason]
+        for run, cancelled in zip(
+            runs, await connection.cancelled([run.key for run in runs]), strict=True
+        ):
+            # Not at the first sight of it: the message may be on its way, and would cut the clean-up.
+            if cancelled and run.is_seen_cancelled:
+                run.cancel("it was cancelled")
+            run.is_seen_cancelled = cancelled
+
+    async def _is_wanted(self, owner: str) -> bool:
+        """Whether the process that has submitted a call still lives."""
+        now = asyncio.get_running_loop().time()
+        if now - self._alive.get(owner, -self._lease) < self._lease / 2:
+            return True
+        async with asyncio.timeout(self._timeout):
+            renewal = await self._connection.renew((), self._lease, (owner,))
+        if owner in renewal.alive:
+            self._alive[owner] = now
+        return owner in renewal.alive
+
+    # One call
+
+    async def _run(self, delivery: Delivery) -> bytes:
+        """Run a call, and return its outcome."""
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            header, arguments = unframe(delivery.payload)
+            run = _Run(task, delivery.job, str(header["owner"]), delivery.key)
+        except (ValueError, KeyError) as exc:
+            logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
+            return self._failure(exc)
+        self._runs.add(run)
+        try:
+            return await self._outcome(run, delivery, header, arguments)
+        except asyncio.CancelledError:
+            if run.reason:
+                logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
+            raise
+        finally:
+            self._runs.discard(run)
+
+    async def _outcome(
+        self, run: _Run, delivery: Delivery, header: dict[str, Any], arguments: bytes
+    ) -> bytes:
+        job = self._jobs.get(delivery.job)
+        if job is None:
+            return self._failure(UnknownJobError(f"{self.name} knows no job {delivery.job}"))
+        if delivery.deliveries > 1 and not job.idempotent:
+            return self._failure(WorkerLostError(f"the worker that ran {job.name} has died"))
+        if delivery.deliveries > job.max_attempts:
+            text = f"{job.name} has lost its worker {delivery.deliveries - 1} times"
+            return self._failure(WorkerLostError(text))
+        try:
+            if not await self._is_wanted(run.owner):
+                return b""
+            args, kwargs = job.types.load_arguments(arguments)
+            result = await self._call(job, delivery, header.get("deadline"), args, kwargs)
+            body = job.types.dump_result(result)
+            if len(body) > self._max_size:
+                msg = f"the result of {job.name} has {len(body)} bytes, of at most {self._max_size}"
+                raise ValueError(msg)
+        except asyncio.CancelledError as exc:
+            if run.task.cancelling():
+                return self._cancelled(run, job)
+            return self._failure(exc)  # of something that it awaited
+        except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
+            return self._failure(exc)
+        return frame({"ok": True, "worker": self.name}, body)
+
+    def _cancelled(self, run: _Run, job: JobFunction) -> bytes:
+        """Return the outcome of a call that was cancelled, or cancel on."""
+        if run.reason == "its worker has shut down" and not job.idempotent:
+            return self._failure(WorkerLostError(f"the worker that ran {job.name} has shut down"))
+        raise asyncio.CancelledError
+
+    async def _call(
+        self,
+        job: JobFunction,
+        delivery: Delivery,
+        deadline: float | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        loop = asyncio.get_running_loop()
+        ends = [deadline - self._offset] if deadline is not None else []
+        ends += [loop.time() + job.timeout] if job.timeout is not None else []
+        until = min(ends, default=None)
+        token = None
+        try:
+            async with asyncio.timeout_at(until) as timeout:
+                async with TaskGroup() as group:
+                    token = _CURRENT.set(
+                        RunningJob(
+                            name=job.name,
+                            key=delivery.key,
+                            attempt=delivery.deliveries,
+                            task_group=group,
+                            state=self._state,
+                            _until=until,
+                            _lend=self._lend,
+                        )
+                    )
+                    result = await job.function(*args, **kwargs)
+        except BaseExceptionGroup as group_exc:
+            # One failure arrives unwrapped, as from a request.
+            if len(group_exc.exceptions) == 1:
+                raise group_exc.exceptions[0] from group_exc.exceptions[0].__cause__
+            raise
+        except TimeoutError as exc:
+            if timeout.expired():
+                msg = f"{job.name} has taken too long"
+                raise JobTimeoutError(msg) from exc
+            raise
+        else:
+            return result
+        finally:
+            if token is not None:
+                _CURRENT.reset(token)
+
+    def _failure(self, exc: BaseException) -> bytes:
+        return frame({"ok": False, "worker": self.name}, dump_error(exc))
