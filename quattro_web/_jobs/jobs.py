@@ -19,6 +19,7 @@ from quattro_web._jobs.errors import JobsNotRunningError
 from quattro_web._jobs.wire import FunctionTypes, load_error, unframe
 from quattro_web._jobs.worker import JobWorker, running_job
 from quattro_web._pumps.pump import Pump
+from quattro_web._request.watch import time_left_here
 from quattro_web._util.arguments import (
     checked_limit,
     checked_seconds,
@@ -116,7 +117,7 @@ class Job(Generic[P, R]):
                 self.name,
                 arguments,
                 is_idempotent=self.idempotent,
-                time_left=None if around is None else around.time_left,
+                time_left=time_left_here() if around is None else around.time_left,
             )
         header, body = unframe(outcome)
         if header.get("ok"):

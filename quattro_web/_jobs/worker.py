@@ -246,7 +246,7 @@ class JobWorker:
         for run, cancelled in zip(
             runs, await connection.cancelled([run.key for run in runs]), strict=True
         ):
-            # Not at the first sight of it: the message may be on its way, and would cut the clean-up.
+            # Not at first sight: the message may be on its way, and would cut the clean-up.
             if cancelled and run.is_seen_cancelled:
                 run.cancel("it was cancelled")
             run.is_seen_cancelled = cancelled
@@ -327,12 +327,14 @@ class JobWorker:
         kwargs: dict[str, Any],
     ) -> Any:
         loop = asyncio.get_running_loop()
-        ends = [deadline - self._offset] if deadline is not None else []
-        ends += [loop.time() + job.timeout] if job.timeout is not None else []
-        until = min(ends, default=None)
+        ends = [loop.time() + job.timeout] if job.timeout is not None else []
+        by_caller = [deadline - self._offset] if deadline is not None else []
+        # The caller cancels it at its deadline, and answers so: this is for one that can't.
+        cut = min([*ends, *(end + self._timeout for end in by_caller)], default=None)
+        until = min([*ends, *by_caller], default=None)
         token = None
         try:
-            async with asyncio.timeout_at(until) as timeout:
+            async with asyncio.timeout_at(cut) as timeout:
                 async with TaskGroup() as group:
                     token = _CURRENT.set(
                         RunningJob(

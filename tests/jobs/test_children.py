@@ -15,6 +15,7 @@ pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-
 from starlette.exceptions import HTTPException
 
 from quattro_core import TaskGroup
+from quattro_web._jobs.wire import load_error, unframe
 from quattro_web.jobs import (
     JobsNotRunningError,
     JobsUnavailableError,
@@ -310,6 +311,19 @@ def test_timeout_ends_it(play: Play) -> None:
         assert log[1:] == ["cancelled", "cleaned up"]
 
     play(scene)
+
+
+def test_deadline_of_a_caller_that_does_not_cancel(play: Play) -> None:
+    """D1: A worker ends a job by itself when the deadline of its caller is over."""
+
+    async def scene(f: Functions) -> None:
+        arguments = f.sleep.types.dump_arguments((60,), {})
+        client = f.jobs.client("sleep")
+        outcome = await client.call("sleep", arguments, is_idempotent=False, time_left=0.05)
+        assert isinstance(load_error(unframe(outcome)[1], ""), JobTimeoutError)
+        assert log[1:] == ["cancelled", "cleaned up"]
+
+    play(scene, timeout=0.5)
 
 
 def test_unknown_job_is_an_error(url: str, name: str) -> None:

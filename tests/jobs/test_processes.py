@@ -108,6 +108,14 @@ def test_deadline_passes(herd: Herd) -> None:
     worker.wait_for("cleaned up")
 
 
+def test_deadline_travels(herd: Herd) -> None:
+    """D1: A child knows what is left of the deadline of its request, but for a section that must
+    not be cut."""
+    herd.worker()
+    assert float(herd.get("/left").text) <= 5.1
+    assert float(herd.get("/left/uninterrupted").text) > 5.1
+
+
 def test_web_process_is_killed(herd: Herd) -> None:
     """D2: When the web process is killed, its children are cancelled, those that wait not run."""
     worker = herd.worker()

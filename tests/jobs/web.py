@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from quattro_web import health_routes, install, request_task_group
+from quattro_web import health_routes, install, request_task_group, uninterrupted
 from quattro_web.jobs import current_job
 from tests.jobs.functions import Functions
 
@@ -58,6 +58,14 @@ async def tell_color(_: Request) -> PlainTextResponse:
     return PlainTextResponse(await color.remote())
 
 
+async def left(request: Request) -> PlainTextResponse:
+    tg = request_task_group(request)
+    if "uninterrupted" in request.url.path:
+        with uninterrupted(request):
+            return PlainTextResponse(str(await tg.create_task(functions.left_seconds.remote())))
+    return PlainTextResponse(str(await tg.create_task(functions.left_seconds.remote())))
+
+
 app = Starlette(
     routes=[
         Route("/double", double),
@@ -65,9 +73,13 @@ app = Starlette(
         Route("/again/{seconds}", sleep),
         Route("/deadline/{seconds}", sleep),
         Route("/fail/{what}", fail),
+        Route("/left", left),
+        Route("/left/uninterrupted", left),
         Route("/color", tell_color),
         *health_routes(),
     ],
     lifespan=lifespan,
 )
-install(app, jobs=functions.jobs, cancel_on_disconnect=True, deadline={"/deadline": 0.5})
+install(
+    app, jobs=functions.jobs, cancel_on_disconnect=True, deadline={"/deadline": 0.5, "/left": 5}
+)
