@@ -24,9 +24,12 @@ from quattro_web._jobs.errors import (
     WorkerLostError,
 )
 from quattro_web._jobs.wire import FunctionTypes, dump_error, frame, unframe
+from quattro_web._util.asyncio import current_task
 from quattro_web._util.escaping import escaped
 
 logger = logging.getLogger("quattro_web")
+
+_SHUT_DOWN = "its worker has shut down"
 
 
 class JobFunction(Protocol):
@@ -170,7 +173,7 @@ class JobWorker:
         self._grace = grace
         self._clean_up = clean_up
         self._state = state
-        self._runs: set[_Run] = set()
+        self._runs: dict[asyncio.Task[Any], _Run] = {}
         self._alive: dict[str, float] = {}
         self._offset = 0.0
         self._slots: EngineWorker | None = None
@@ -201,10 +204,10 @@ class JobWorker:
         """Let the calls finish, then cancel them."""
         for seconds in (self._grace, self._clean_up):
             if self._runs:
-                await asyncio.wait([run.task for run in self._runs], timeout=seconds)
-            for run in self._runs:
-                run.cancel("its worker has shut down")
-        for run in self._runs:
+                await asyncio.wait(self._runs, timeout=seconds)
+            for run in self._runs.values():
+                run.cancel(_SHUT_DOWN)
+        for run in self._runs.values():
             logger.error("job %s does not end: the worker waits for it no longer", run.job)
 
     def _lend(self, count: int) -> None:
@@ -223,26 +226,26 @@ class JobWorker:
             begin = loop.time()
             try:
                 async with asyncio.timeout(self._timeout):
-                    owners = {run.owner for run in self._runs}
+                    owners = {run.owner for run in self._runs.values()}
                     renewal = await connection.renew((self.name, ANY_WORKER), self._lease, owners)
                     proved = begin
                     self._has_lease.set()
                     self._offset = renewal.now - (begin + loop.time()) / 2
                     self._alive = dict.fromkeys(renewal.alive, begin)
-                    for run in [*self._runs]:
+                    for run in self._runs.values():
                         if run.owner in owners and run.owner not in renewal.alive:
                             run.cancel("the process that wanted it is gone")
                     await self._look(connection)
             except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
                 logger.warning("the engine of the jobs does not answer: %r", exc)
                 if loop.time() - proved > self._lease:
-                    for run in self._runs:  # others have given them up
+                    for run in self._runs.values():  # others have given them up
                         run.cancel("the engine is out of reach")
             await asyncio.sleep(max(begin + self._lease / 5 - loop.time(), 0.02))
 
     async def _look(self, connection: EngineConnection) -> None:
         """Cancel what was cancelled by a message that got lost."""
-        runs = [run for run in self._runs if not run.reason]
+        runs = [run for run in self._runs.values() if not run.reason]
         for run, cancelled in zip(
             runs, await connection.cancelled([run.key for run in runs]), strict=True
         ):
@@ -265,27 +268,35 @@ class JobWorker:
     # One call
 
     async def _run(self, delivery: Delivery) -> bytes:
-        """Run a call, and return its outcome."""
-        task = asyncio.current_task()
-        assert task is not None
+        """Run a call, and return its outcome.
+
+        In a task of its own: the engine, a lost lease and a shutdown may each cancel it, and the
+        second of them would cut the clean-up that the first has begun.
+        """
         try:
             header, arguments = unframe(delivery.payload)
-            run = _Run(task, delivery.job, str(header["owner"]), delivery.key)
+            owner = str(header["owner"])
         except (ValueError, KeyError) as exc:
             logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
             return self._failure(exc)
-        self._runs.add(run)
+        running = self._outcome(delivery, owner, header.get("deadline"), arguments)
+        task = asyncio.create_task(running, name=f"job {delivery.job}")
+        run = _Run(task, delivery.job, owner, delivery.key)
+        self._runs[task] = run
         try:
-            return await self._outcome(run, delivery, header, arguments)
-        except asyncio.CancelledError:
-            if run.reason:
-                logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
-            raise
+            while not task.done():
+                try:
+                    await asyncio.wait((task,))
+                except asyncio.CancelledError:
+                    run.cancel("it was cancelled")
         finally:
-            self._runs.discard(run)
+            del self._runs[task]
+        if run.reason and run.reason != "it was cancelled":
+            logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
+        return await task
 
     async def _outcome(
-        self, run: _Run, delivery: Delivery, header: dict[str, Any], arguments: bytes
+        self, delivery: Delivery, owner: str, deadline: float | None, arguments: bytes
     ) -> bytes:
         job = self._jobs.get(delivery.job)
         if job is None:
@@ -296,27 +307,25 @@ class JobWorker:
             text = f"{job.name} has lost its worker {delivery.deliveries - 1} times"
             return self._failure(WorkerLostError(text))
         try:
-            if not await self._is_wanted(run.owner):
+            if not await self._is_wanted(owner):
                 return b""
             args, kwargs = job.types.load_arguments(arguments)
-            result = await self._call(job, delivery, header.get("deadline"), args, kwargs)
+            result = await self._call(job, delivery, deadline, args, kwargs)
             body = job.types.dump_result(result)
             if len(body) > self._max_size:
                 msg = f"the result of {job.name} has {len(body)} bytes, of at most {self._max_size}"
                 raise ValueError(msg)
         except asyncio.CancelledError as exc:
-            if run.task.cancelling():
-                return self._cancelled(run, job)
-            return self._failure(exc)  # of something that it awaited
+            run = self._runs[current_task()]
+            if not run.task.cancelling():
+                return self._failure(exc)  # of something that it awaited
+            if run.reason == _SHUT_DOWN and not job.idempotent:
+                lost = WorkerLostError(f"the worker that ran {job.name} has shut down")
+                return self._failure(lost)
+            raise
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
         return frame({"ok": True, "worker": self.name}, body)
-
-    def _cancelled(self, run: _Run, job: JobFunction) -> bytes:
-        """Return the outcome of a call that was cancelled, or cancel on."""
-        if run.reason == "its worker has shut down" and not job.idempotent:
-            return self._failure(WorkerLostError(f"the worker that ran {job.name} has shut down"))
-        raise asyncio.CancelledError
 
     async def _call(
         self,

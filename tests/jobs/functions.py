@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,17 @@ async def sleep(seconds: float, clean_up: float = 0.0) -> str:
         raise
     note("done")
     return "done"
+
+
+async def track(name: str, seconds: float) -> None:
+    print(f"begin {name} {time.time():.3f}", flush=True)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        try:
+            await asyncio.sleep(0.1)
+        finally:  # one that is cancelled when it is about to return
+            print(f"end {name} {time.time():.3f}", flush=True)
 
 
 async def swallow() -> str:
@@ -137,6 +149,7 @@ class Functions:
         self.sleep = job(name="sleep")(sleep)
         self.sleep_again = job(name="sleep again", idempotent=True)(sleep)
         self.sleep_shortly = job(name="sleep shortly", timeout=0.1)(sleep)
+        self.track = job(name="track")(track)
         self.swallow = job(name="swallow")(swallow)
         self.fail_at_the_end = job(name="fail at the end")(fail_at_the_end)
         self.fail = job(name="fail")(fail)

@@ -109,6 +109,27 @@ def test_cancelled_child_has_cleaned_up(play: Play) -> None:
     play(scene)
 
 
+def test_clean_up_is_not_cut(url: str, name: str) -> None:
+    """D1: A second cancellation, of the engine or of a worker that shuts down, cuts no clean-up."""
+
+    async def scene() -> None:
+        f = Functions(url, name)
+        async with f.jobs.open(), working(f, grace=0.01) as worker:
+            task = asyncio.create_task(f.sleep.remote(60, 0.5))
+            await until(lambda: len(log) == 1)
+            (key,) = f.jobs.client("sleep")._calls
+            task.cancel()
+            await until(lambda: log[1:] == ["cancelled"])
+            async with f.jobs._engine.connect() as connection:
+                await connection.cancel([key])
+            worker.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert log[1:] == ["cancelled", "cleaned up"]
+
+    asyncio.run(scene())
+
+
 def test_failure_cancels_the_siblings(play: Play) -> None:
     """D1: When one fails, a group cancels its remote children, and ends after their clean-up."""
 

@@ -58,6 +58,14 @@ async def tell_color(_: Request) -> PlainTextResponse:
     return PlainTextResponse(await color.remote())
 
 
+async def tracked(request: Request) -> PlainTextResponse:
+    """Fan out to jobs that say when they begin and end."""
+    tg, params = request_task_group(request), request.path_params
+    for number in range(int(params["count"])):
+        tg.create_task(functions.track.remote(f"{params['name']}/{number}", float(params["each"])))
+    return PlainTextResponse("tracked")
+
+
 async def left(request: Request) -> PlainTextResponse:
     tg = request_task_group(request)
     if "uninterrupted" in request.url.path:
@@ -73,6 +81,7 @@ app = Starlette(
         Route("/again/{seconds}", sleep),
         Route("/deadline/{seconds}", sleep),
         Route("/fail/{what}", fail),
+        Route("/tracked/{name}/{count}/{each}", tracked),
         Route("/left", left),
         Route("/left/uninterrupted", left),
         Route("/color", tell_color),
