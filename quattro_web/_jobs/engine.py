@@ -1,7 +1,7 @@
 """What a queue has to do so that jobs can run on it, and what passes between the two.
 
 An engine moves bytes: it knows neither functions nor exceptions. `client` and `worker` are written
-against these protocols alone, and so are the tests in ``tests/jobs/conformance.py``.
+against these protocols alone, and the tests in ``tests/jobs`` take any engine.
 """
 
 from __future__ import annotations
@@ -182,7 +182,13 @@ class EngineConnection(Protocol):
 
 
 class JobEngine(Protocol):
-    """A queue, and where it is."""
+    """A queue, and where it is, for `Jobs`.
+
+    What it has to do may still change: it is in ``quattro_web/_jobs/engine.py``, and the tests of
+    an engine are in ``tests/jobs``.
+
+    .. versionadded:: 0.1
+    """
 
     @property
     def is_local(self) -> bool:

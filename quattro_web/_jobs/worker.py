@@ -82,7 +82,10 @@ class RunningJob:
 
     @property
     def time_left(self) -> float | None:
-        """The seconds until it is cancelled; None if it has no timeout and no deadline."""
+        """The seconds until it is cancelled; None if it has no timeout and no deadline.
+
+        .. versionadded:: 0.1
+        """
         if self._until is None:
             return None
         return max(self._until - asyncio.get_running_loop().time(), 0.0)
