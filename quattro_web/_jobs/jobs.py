@@ -288,7 +288,7 @@ class Jobs:
         Jobs that call others need `open` around it.
 
         Args:
-            state: What the jobs find in `RunningJob.state`.
+            state: What the jobs find in the ``state`` of `RunningJob`.
             grace: How many seconds they may finish in when it is cancelled; those that are not
                 done are cancelled then.
             ready: Called when it takes jobs.

@@ -131,6 +131,7 @@ class _Run:
     key: str
     reason: str = ""
     is_seen_cancelled: bool = False
+    outcome: bytes | None = None
 
     def cancel(self, reason: str) -> None:
         # Once: its clean-up is not cut, whoever has cancelled it first.
@@ -282,7 +283,7 @@ class JobWorker:
         except (ValueError, KeyError) as exc:
             logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
             return self._failure(exc)
-        running = self._outcome(delivery, owner, header.get("deadline"), arguments)
+        running = self._fill(delivery, owner, header.get("deadline"), arguments)
         task = asyncio.create_task(running, name=f"job {delivery.job}")
         run = _Run(task, delivery.job, owner, delivery.key)
         self._runs[task] = run
@@ -296,7 +297,19 @@ class JobWorker:
             del self._runs[task]
         if run.reason and run.reason != "it was cancelled":
             logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
-        return await task
+        if run.outcome is not None:
+            return run.outcome
+        await task  # it was cancelled
+        raise AssertionError
+
+    async def _fill(self, *call: Any) -> None:
+        """Keep the outcome of a call where it can't get lost.
+
+        From 3.13 on, a group whose body fails while it is cancelled cancels its task once more: the
+        task then ends as cancelled, whatever it returns.
+        """
+        outcome = await self._outcome(*call)
+        self._runs[current_task()].outcome = outcome
 
     async def _outcome(
         self, delivery: Delivery, owner: str, deadline: float | None, arguments: bytes
