@@ -364,7 +364,9 @@ class JobsClient:
         call = self._calls.get(news.key)
         if call is None:
             return
-        if news.state is CallState.RUNNING:
+        if news.state is CallState.WAITING:
+            call.worker = ""  # the one that had it may have handed it back
+        elif news.state is CallState.RUNNING:
             call.worker = news.worker
         elif news.state is CallState.ENDED:
             call.end(news.outcome)

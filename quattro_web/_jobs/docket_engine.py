@@ -35,6 +35,7 @@ from quattro_web._jobs.engine import (
     Delivery,
     EngineConnection,
     EngineWorker,
+    HandedBackError,
     News,
     Renewal,
     RunCall,
@@ -43,7 +44,7 @@ from quattro_web._jobs.engine import (
 )
 
 try:
-    from docket import CurrentExecution, Docket, Execution, Worker
+    from docket import CurrentExecution, Docket, Execution, Retry, Worker
     from docket.execution import TaskCall
     from docket.strikelist import StrikeList
 except ModuleNotFoundError as _exc:
@@ -201,15 +202,23 @@ class _DocketConnection:
     ) -> AsyncIterator[EngineWorker]:
         docket = self._docket
 
-        async def run_call(payload: bytes, execution: Execution = CurrentExecution()) -> None:  # noqa: B008
+        async def run_call(
+            payload: bytes,
+            execution: Execution = CurrentExecution(),  # noqa: B008
+            retry: Retry = Retry(attempts=1),  # noqa: B008
+        ) -> None:
             count = await self._deliveries(execution) if execution.redelivered else 1
+            count += execution.attempt - 1  # which were handed back
             delivery = Delivery(execution.key, execution.function_name, payload, count)
-            outcome = b""  # was cancelled, and has cleaned up
             try:
                 outcome = await run(delivery)
-            finally:
-                async with docket.redis() as redis:
-                    await redis.set(self._outcome_key(execution.key), outcome, ex=_KEPT)
+            except HandedBackError as exc:
+                retry.attempts = None  # of this call, and for nothing else that may fail
+                retry.after(timedelta(seconds=exc.delay))
+            except asyncio.CancelledError:
+                await self._put_outcome(execution.key, b"")  # was cancelled, and has cleaned up
+                raise
+            await self._put_outcome(execution.key, outcome)
 
         # docket names its logs and spans by what is registered; the fallback runs the rest.
         docket.register(run_call, names=[*jobs] or None)
@@ -225,6 +234,10 @@ class _DocketConnection:
         )
         async with worker:
             yield _DocketWorker(worker)
+
+    async def _put_outcome(self, key: str, outcome: bytes) -> None:
+        async with self._docket.redis() as redis:
+            await redis.set(self._outcome_key(key), outcome, ex=_KEPT)
 
     async def _deliveries(self, execution: Execution) -> int:
         async with self._docket.redis() as redis:

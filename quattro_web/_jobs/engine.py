@@ -36,7 +36,8 @@ class Delivery:
         key: The key of its submission.
         job: The name of the job.
         payload: The payload of its submission.
-        deliveries: How often it was given to a worker, this time included.
+        deliveries: How often it was given to a worker, this time included; also if that has handed
+            it back.
     """
 
     key: str
@@ -85,6 +86,18 @@ class Renewal:
 
     alive: frozenset[str]
     now: float
+
+
+class HandedBackError(Exception):
+    """What a worker raises for a call that another one is to run, or the same one later.
+
+    Attributes:
+        delay: After how many seconds.
+    """
+
+    def __init__(self, delay: float = 0.0) -> None:
+        super().__init__(delay)
+        self.delay = delay
 
 
 RunCall = Callable[[Delivery], Awaitable[bytes]]
@@ -175,7 +188,8 @@ class EngineConnection(Protocol):
     ) -> AbstractAsyncContextManager[EngineWorker]:
         """Make a worker that has each call run by *run*, also those of jobs that it does not know.
 
-        A call whose worker dies is given to another one. Its outcome is kept until it was seen, and
+        A call whose worker dies is given to another one, and so is one that *run* hands back by
+        `HandedBackError`. Its outcome is kept until it was seen, and
         its watcher learns of its end when *run* has ended, not before.
         """
         ...

@@ -16,7 +16,13 @@ from typing import Any, Protocol
 
 from quattro_core import TaskGroup
 from quattro_web._jobs.client import ANY_WORKER, beside
-from quattro_web._jobs.engine import Delivery, EngineConnection, EngineWorker, JobEngine
+from quattro_web._jobs.engine import (
+    Delivery,
+    EngineConnection,
+    EngineWorker,
+    HandedBackError,
+    JobEngine,
+)
 from quattro_web._jobs.errors import (
     JobsNotRunningError,
     JobTimeoutError,
@@ -297,10 +303,9 @@ class JobWorker:
             del self._runs[task]
         if run.reason and run.reason != "it was cancelled":
             logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
-        if run.outcome is not None:
-            return run.outcome
-        await task  # it was cancelled
-        raise AssertionError
+        if run.outcome is None:
+            await task  # it was cancelled, or is handed back
+        return run.outcome or b""
 
     async def _fill(self, *call: Any) -> None:
         """Keep the outcome of a call where it can't get lost.
@@ -335,10 +340,12 @@ class JobWorker:
             run = self._runs[current_task()]
             if not run.task.cancelling():
                 return self._failure(exc)  # of something that it awaited
-            if run.reason == _SHUT_DOWN and not job.idempotent:
-                lost = WorkerLostError(f"the worker that ran {job.name} has shut down")
-                return self._failure(lost)
-            raise
+            if run.reason != _SHUT_DOWN:
+                raise
+            if job.idempotent:
+                raise HandedBackError from None
+            lost = WorkerLostError(f"the worker that ran {job.name} has shut down")
+            return self._failure(lost)
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
         return frame({"ok": True, "worker": self.name}, body)

@@ -446,6 +446,23 @@ def test_worker_that_shuts_down_says_so(url: str, name: str) -> None:
     asyncio.run(scene())
 
 
+def test_worker_that_shuts_down_hands_back(url: str, name: str) -> None:
+    """D3: An idempotent job that is not done when its worker shuts down runs on another one."""
+
+    async def scene() -> None:
+        f = Functions(url, name)
+        async with f.jobs.open(), working(f, grace=0.05) as worker:
+            task = asyncio.create_task(f.sleep_again.remote(0.6))
+            await until(lambda: len(log) == 1)
+            async with working(f):
+                worker.cancel()
+                assert await task == "done"
+        begins = log[0]
+        assert log == [begins, "cancelled", "cleaned up", begins, "done"]
+
+    asyncio.run(scene())
+
+
 def test_jobs_that_do_not_run(url: str, name: str) -> None:
     """R12: A call where the jobs are not open is an error that names the missing call."""
     f = Functions(url, name)
