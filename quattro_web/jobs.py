@@ -11,11 +11,13 @@ from quattro_web._jobs.errors import (
     UnknownJobError,
     WorkerLostError,
 )
-from quattro_web._jobs.jobs import Job, Jobs
+from quattro_web._jobs.jobs import FailedJob, Job, JobCall, Jobs
 from quattro_web._jobs.worker import RunningJob, current_job
 
 __all__ = [
+    "FailedJob",
     "Job",
+    "JobCall",
     "JobEngine",
     "JobTimeoutError",
     "Jobs",

@@ -186,10 +186,50 @@ class JobsClient:
                 call.job, call.worker or "(none yet)", self._clean_up,
             )  # fmt: skip
 
+    async def hand_over(self, submission: Submission) -> None:
+        """Submit a call that nobody waits for; return when the engine has it.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time: it may have it or not.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                if await self._connection.is_settled(submission.key):
+                    return
+                (error,) = await self._connection.submit([submission])
+        except Exception as exc:
+            raise _refused(submission.job, exc, "handed over") from exc
+        if error is not None:
+            raise _refused(submission.job, error, "handed over")
+
+    async def start_again(self, submission: Submission) -> None:
+        """Submit a call that has failed for good once more.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
+        """
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connection.unsettle(submission.key)
+        except Exception as exc:
+            raise _refused(submission.job, exc, "handed over") from exc
+        await self.hand_over(submission)
+
+    async def kept(self) -> dict[str, bytes]:
+        """Return what is left of calls that were handed over and have failed for good."""
+        async with asyncio.timeout(self._timeout):
+            return {**await self._connection.kept()}
+
+    async def forget(self, key: str) -> None:
+        """Forget a call that was handed over and has failed for good."""
+        async with asyncio.timeout(self._timeout):
+            await self._connection.forget(key)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """Connect, and serve calls until the end of the block; those that are open fail then."""
         async with self._engine.connect() as connection:
+            self._connection = connection
             parts = (self._beat, self._send, self._watch)
             async with beside(*(part(connection) for part in parts)):
                 try:
@@ -374,7 +414,7 @@ class JobsClient:
             call.end(error=JobsUnavailableError(f"the engine has forgotten {call.job}"))
 
 
-def _refused(job: str, exc: Exception) -> JobsUnavailableError:
-    error = JobsUnavailableError(f"{job} could not be submitted: {exc!r}")
+def _refused(job: str, exc: Exception, what: str = "submitted") -> JobsUnavailableError:
+    error = JobsUnavailableError(f"{job} could not be {what}: {exc!r}")
     error.__cause__ = exc
     return error

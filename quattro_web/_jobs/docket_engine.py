@@ -25,7 +25,7 @@ import json
 import logging
 import pickle
 import time
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -108,7 +108,14 @@ class _DocketConnection:
         executions = await self._docket.add_many(
             [
                 # Without the name of a function that is registered here: the worker has it.
-                TaskCall(_not_here, (call.payload,), {}, call.key, now, function_name=call.job)
+                TaskCall(
+                    _not_here,
+                    (call.payload,),
+                    {},
+                    call.key,
+                    now + timedelta(seconds=call.delay),
+                    function_name=call.job,
+                )
                 for call in calls
             ]
         )
@@ -171,6 +178,32 @@ class _DocketConnection:
             for key in keys:
                 pipeline.hget(self._docket.runs_key(key), "state")
             return [state == b"cancelled" for state in await pipeline.execute()]
+
+    async def settle(self, key: str, kept: bytes | None) -> None:
+        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
+            if kept is None:
+                pipeline.hdel(self._docket.key("kept"), key)
+            else:
+                pipeline.hset(self._docket.key("kept"), key, kept)
+            pipeline.set(self._settled_key(key), b"1", ex=int(_A_DAY))
+            await pipeline.execute()
+
+    async def unsettle(self, key: str) -> None:
+        async with self._docket.redis() as redis:
+            await redis.delete(self._settled_key(key))
+
+    async def is_settled(self, key: str) -> bool:
+        async with self._docket.redis() as redis:
+            return bool(await redis.exists(self._settled_key(key)))
+
+    async def kept(self) -> Mapping[str, bytes]:
+        async with self._docket.redis() as redis:
+            found = await redis.hgetall(self._docket.key("kept"))
+        return {key.decode(): data for key, data in found.items()}
+
+    async def forget(self, key: str) -> None:
+        async with self._docket.redis() as redis:
+            await redis.hdel(self._docket.key("kept"), key)
 
     async def renew(
         self, names: Collection[str], seconds: float, others: Collection[str]
@@ -252,6 +285,9 @@ class _DocketConnection:
 
     def _outcome_key(self, key: str) -> str:
         return self._docket.key(f"outcome:{key}")
+
+    def _settled_key(self, key: str) -> str:
+        return self._docket.key(f"settled:{key}")
 
     def _lease_key(self, name: str) -> str:
         return self._docket.key(f"lease:{name}")

@@ -6,7 +6,7 @@ against these protocols alone, and the tests in ``tests/jobs`` take any engine.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import Enum
@@ -21,11 +21,13 @@ class Submission:
         key: Its name, which begins with that of whoever watches it, and a colon.
         job: The name of the job.
         payload: What the worker gets.
+        delay: After how many seconds it may begin.
     """
 
     key: str
     job: str
     payload: bytes
+    delay: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +174,29 @@ class EngineConnection(Protocol):
 
     async def cancelled(self, keys: Sequence[str]) -> Sequence[bool]:
         """Return which calls were cancelled, for a worker that may not have been told."""
+        ...
+
+    async def settle(self, key: str, kept: bytes | None) -> None:
+        """Note for a day that a call which was handed over is over, and what to keep of it.
+
+        None means that it is done: what was kept of it before is forgotten.
+        """
+        ...
+
+    async def unsettle(self, key: str) -> None:
+        """Forget that a call is over, so that it can be submitted once more."""
+        ...
+
+    async def is_settled(self, key: str) -> bool:
+        """Return whether a call was noted as over."""
+        ...
+
+    async def kept(self) -> Mapping[str, bytes]:
+        """Return what was kept, by the keys of the calls."""
+        ...
+
+    async def forget(self, key: str) -> None:
+        """Forget what was kept of a call."""
         ...
 
     async def renew(

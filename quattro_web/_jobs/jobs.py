@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import math
+import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property, update_wrapper
 from types import CoroutineType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from weakref import WeakKeyDictionary
 
-from quattro_core import TaskStatus
+from quattro_core import RestartPolicy, TaskStatus
 from quattro_web._jobs.client import JobsClient
 from quattro_web._jobs.docket_engine import DocketEngine
-from quattro_web._jobs.engine import JobEngine
+from quattro_web._jobs.engine import JobEngine, Submission
 from quattro_web._jobs.errors import JobsNotRunningError
-from quattro_web._jobs.wire import FunctionTypes, load_error, unframe
+from quattro_web._jobs.wire import FunctionTypes, frame, load_error, unframe
 from quattro_web._jobs.worker import JobWorker, running_job
 from quattro_web._pumps.pump import Pump
 from quattro_web._request.watch import time_left_here
@@ -26,6 +30,7 @@ from quattro_web._util.arguments import (
     checked_text,
     required_seconds,
 )
+from quattro_web._util.scope import Connection, describe, scope_of
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,8 +47,9 @@ class Job(Generic[P, R]):
         function: The function.
         name: Its name, by which workers know it.
         timeout: How many seconds it may take; None means no limit.
-        max_attempts: How often it may be begun, if a worker dies that runs it.
-        idempotent: Whether it may be begun more than once.
+        max_attempts: How often it may be begun, where it may be begun more than once.
+        idempotent: Whether it may be, when a worker dies that runs it.
+        restart: When it is begun again, if it was handed over and has failed.
 
     .. versionadded:: 0.1
     """
@@ -57,6 +63,7 @@ class Job(Generic[P, R]):
         timeout: float | None,
         max_attempts: int,
         idempotent: bool,
+        restart: RestartPolicy,
     ) -> None:
         update_wrapper(self, function)
         self._jobs = jobs
@@ -65,6 +72,7 @@ class Job(Generic[P, R]):
         self.timeout: float | None = timeout
         self.max_attempts: int = max_attempts
         self.idempotent: bool = idempotent
+        self.restart: RestartPolicy = restart
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Run the function here."""
@@ -101,8 +109,19 @@ class Job(Generic[P, R]):
         named.__name__ = named.__qualname__ = f"{self.name}.remote"
         return coro
 
-    async def _remote(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        client = self._jobs.client(self.name)
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> JobCall:
+        """Return a call of the function, for `Jobs.hand_over`.
+
+        Raises:
+            TypeError: If the function takes other arguments.
+            ValueError: If an argument is not what its annotation says, or if they are larger than
+                *max_size*.
+
+        .. versionadded:: 0.1
+        """
+        return JobCall(self.name, self._arguments(args, kwargs))
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         arguments = self.types.dump_arguments(args, kwargs)
         if len(arguments) > self._jobs.max_size:
             msg = (
@@ -110,6 +129,11 @@ class Job(Generic[P, R]):
                 f"of at most {self._jobs.max_size}"
             )
             raise ValueError(msg)
+        return arguments
+
+    async def _remote(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        client = self._jobs.client(self.name)
+        arguments = self._arguments(args, kwargs)
         around = running_job()
         # A job that waits for another lends its place to it, as a child does in a group.
         with nullcontext() if around is None else around.lending():
@@ -131,6 +155,44 @@ class Job(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Job {self.name}>"
+
+
+@dataclass(frozen=True)
+class JobCall:
+    """A call of a job, with its arguments, made by `Job.call`.
+
+    Attributes:
+        job: The name of the job.
+        arguments: Its arguments, as JSON.
+
+    .. versionadded:: 0.1
+    """
+
+    job: str
+    arguments: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FailedJob:
+    """A job that was handed over, and has failed for good.
+
+    Attributes:
+        key: The key of the call, for `Jobs.start_again` and `Jobs.forget`.
+        job: The name of the job.
+        origin: The request that has handed it over, as its method and path; empty if not known.
+        error: The class and the text of its last error.
+        attempts: How often it was begun.
+        at: When it has failed.
+
+    .. versionadded:: 0.1
+    """
+
+    key: str
+    job: str
+    origin: str
+    error: str
+    attempts: int
+    at: datetime
 
 
 class Jobs:
@@ -202,6 +264,7 @@ class Jobs:
         timeout: float | None = None,
         max_attempts: int = 3,
         idempotent: bool = False,
+        restart: RestartPolicy | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Job[P, R]]:
         """Make a `Job` of the decorated function.
 
@@ -209,9 +272,12 @@ class Jobs:
             name: Its name; by default that of the function, with its module.
             timeout: After how many seconds it is cancelled, and fails with `JobTimeoutError`. None
                 means that only its request ends it.
-            max_attempts: How often it may be begun, if it is idempotent and its worker dies.
+            max_attempts: How often it may be begun, if it is idempotent and its worker dies, or if
+                it was handed over.
             idempotent: Whether it may be begun again when its worker has died in the middle of it.
                 If not, the request fails at once with `WorkerLostError`.
+            restart: After which time it is begun again if it was handed over and has failed: by the
+                *base* and the *ceiling* of the policy. None means its defaults.
 
         Raises:
             TypeError: If it is no async function, or if another argument is of a wrong type.
@@ -238,6 +304,7 @@ class Jobs:
                 timeout=timeout,
                 max_attempts=max_attempts,
                 idempotent=idempotent,
+                restart=RestartPolicy() if restart is None else restart,
             )
             self._jobs[own_name] = job
             return job
@@ -308,6 +375,92 @@ class Jobs:
             state=state or {},
         )
         await worker.run(ready or (lambda: None))
+
+    async def hand_over(
+        self,
+        call: JobCall,
+        *,
+        key: str | None = None,
+        delay: float = 0.0,
+        conn: Connection | None = None,
+    ) -> str:
+        """Hand a job over to the engine, for work that is not lost with this process.
+
+        ::
+
+            await jobs.hand_over(send_mail.call(order_id), key=f"mail-{order_id}", conn=request)
+
+        When it returns, the engine has it: it is done at least once, whatever dies here, and tried
+        again up to the *max_attempts* of the job. It is not cancelled with the request. What fails
+        for good is logged by its worker, and kept: see `failed`.
+
+        Args:
+            call: What to do.
+            key: A name for it: of two calls of a job with the same key within a day, one is done.
+                None means that each is another one.
+            delay: After how many seconds it may begin.
+            conn: The request, which the log then names.
+
+        Returns:
+            The key of the call.
+
+        Raises:
+            JobsNotRunningError: If the jobs are not open in this event loop.
+            JobsUnavailableError: If the engine has not answered in time: 503. It may have the call
+                all the same, so that trying again needs a *key*.
+            ValueError: If *delay* is negative or not finite.
+
+        .. versionadded:: 0.1
+        """
+        if not (math.isfinite(delay) and delay >= 0):
+            msg = f"delay must be at least 0 and finite, got {delay!r}"
+            raise ValueError(msg)
+        origin = "" if conn is None else describe(scope_of(conn))
+        own_key = f"kept:{call.job}:{uuid.uuid4().hex if key is None else key}"
+        header = {"owner": "", "kept": True, "origin": origin}
+        payload = frame(header, call.arguments)
+        await self.client(call.job).hand_over(Submission(own_key, call.job, payload, delay))
+        return own_key
+
+    async def failed(self) -> list[FailedJob]:
+        """Return the jobs that were handed over and have failed for good, the first one first.
+
+        .. versionadded:: 0.1
+        """
+        found = []
+        for key, data in (await self.client("failed").kept()).items():
+            header, _ = unframe(data)
+            found.append(
+                FailedJob(
+                    key=key,
+                    job=header["job"],
+                    origin=header["origin"] or "",
+                    error=f"{header['type'].partition(':')[2]}: {header['text']}",
+                    attempts=header["attempts"],
+                    at=datetime.fromtimestamp(header["at"], UTC),
+                )
+            )
+        return sorted(found, key=lambda each: each.at)
+
+    async def start_again(self, key: str) -> None:
+        """Hand a job that has failed for good over once more; it is kept until it is done.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
+            KeyError: If there is none of this key.
+
+        .. versionadded:: 0.1
+        """
+        client = self.client("start_again")
+        header, payload = unframe((await client.kept())[key])
+        await client.start_again(Submission(key, header["job"], payload))
+
+    async def forget(self, key: str) -> None:
+        """Forget a job that has failed for good.
+
+        .. versionadded:: 0.1
+        """
+        await self.client("forget").forget(key)
 
     def client(self, job: str) -> JobsClient:
         """Return what calls jobs in this event loop; *job* wants it.

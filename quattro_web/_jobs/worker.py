@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import os
 import re
 import socket
+import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from quattro_core import TaskGroup
+from quattro_core import RestartPolicy, TaskGroup
 from quattro_web._jobs.client import ANY_WORKER, beside
 from quattro_web._jobs.engine import (
     Delivery,
@@ -29,13 +31,14 @@ from quattro_web._jobs.errors import (
     UnknownJobError,
     WorkerLostError,
 )
-from quattro_web._jobs.wire import FunctionTypes, dump_error, frame, unframe
+from quattro_web._jobs.wire import FunctionTypes, dump_error, frame, is_failure, unframe
 from quattro_web._util.asyncio import current_task
 from quattro_web._util.escaping import escaped
 
 logger = logging.getLogger("quattro_web")
 
 _SHUT_DOWN = "its worker has shut down"
+_CANCELLED = "it was cancelled"
 
 
 class JobFunction(Protocol):
@@ -53,6 +56,8 @@ class JobFunction(Protocol):
     def max_attempts(self) -> int: ...
     @property
     def idempotent(self) -> bool: ...
+    @property
+    def restart(self) -> RestartPolicy: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +136,18 @@ def running_job() -> RunningJob | None:
 class _Run:
     """A call that runs here."""
 
-    task: asyncio.Task[Any]
     job: str
     owner: str
     key: str
+    is_kept: bool = False
+    task: asyncio.Task[Any] | None = None
     reason: str = ""
     is_seen_cancelled: bool = False
     outcome: bytes | None = None
 
     def cancel(self, reason: str) -> None:
         # Once: its clean-up is not cut, whoever has cancelled it first.
-        if not self.reason and not self.task.cancelling():
+        if self.task is not None and not self.reason and not self.task.cancelling():
             self.reason = reason
             self.task.cancel()
 
@@ -236,7 +242,7 @@ class JobWorker:
             begin = loop.time()
             try:
                 async with asyncio.timeout(self._timeout):
-                    owners = {run.owner for run in self._runs.values()}
+                    owners = {run.owner for run in self._runs.values() if run.owner}
                     renewal = await connection.renew((self.name, ANY_WORKER), self._lease, owners)
                     proved = begin
                     self._has_lease.set()
@@ -261,7 +267,7 @@ class JobWorker:
         ):
             # Not at first sight: the message may be on its way, and would cut the clean-up.
             if cancelled and run.is_seen_cancelled:
-                run.cancel("it was cancelled")
+                run.cancel(_CANCELLED)
             run.is_seen_cancelled = cancelled
 
     async def _is_wanted(self, owner: str) -> bool:
@@ -285,50 +291,58 @@ class JobWorker:
         """
         try:
             header, arguments = unframe(delivery.payload)
-            owner = str(header["owner"])
+            owner, is_kept = str(header["owner"]), header.get("kept") is True
         except (ValueError, KeyError) as exc:
             logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
             return self._failure(exc)
-        running = self._fill(delivery, owner, header.get("deadline"), arguments)
-        task = asyncio.create_task(running, name=f"job {delivery.job}")
-        run = _Run(task, delivery.job, owner, delivery.key)
+        if is_kept and await self._is_settled(delivery.key):
+            return b""  # it was done, by a worker that could not say so any more
+        run = _Run(delivery.job, owner, delivery.key, is_kept=is_kept)
+        filling = self._fill(run, delivery, header.get("deadline"), arguments)
+        run.task = task = asyncio.create_task(filling, name=f"job {delivery.job}")
         self._runs[task] = run
         try:
             while not task.done():
                 try:
                     await asyncio.wait((task,))
                 except asyncio.CancelledError:
-                    run.cancel("it was cancelled")
+                    run.cancel(_CANCELLED)
         finally:
             del self._runs[task]
-        if run.reason and run.reason != "it was cancelled":
+        if run.reason and run.reason != _CANCELLED:
             logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
         if run.outcome is None:
             await task  # it was cancelled, or is handed back
-        return run.outcome or b""
+        outcome = run.outcome or b""
+        if not is_kept:
+            return outcome
+        await self._settle(delivery, header, outcome)
+        return b""
 
-    async def _fill(self, *call: Any) -> None:
+    async def _fill(
+        self, run: _Run, delivery: Delivery, deadline: float | None, arguments: bytes
+    ) -> None:
         """Keep the outcome of a call where it can't get lost.
 
         From 3.13 on, a group whose body fails while it is cancelled cancels its task once more: the
         task then ends as cancelled, whatever it returns.
         """
-        outcome = await self._outcome(*call)
-        self._runs[current_task()].outcome = outcome
+        run.outcome = await self._outcome(run, delivery, deadline, arguments)
 
     async def _outcome(
-        self, delivery: Delivery, owner: str, deadline: float | None, arguments: bytes
+        self, run: _Run, delivery: Delivery, deadline: float | None, arguments: bytes
     ) -> bytes:
         job = self._jobs.get(delivery.job)
         if job is None:
             return self._failure(UnknownJobError(f"{self.name} knows no job {delivery.job}"))
-        if delivery.deliveries > 1 and not job.idempotent:
+        may_begin_again = job.idempotent or run.is_kept
+        if delivery.deliveries > 1 and not may_begin_again:
             return self._failure(WorkerLostError(f"the worker that ran {job.name} has died"))
         if delivery.deliveries > job.max_attempts:
             text = f"{job.name} has lost its worker {delivery.deliveries - 1} times"
             return self._failure(WorkerLostError(text))
         try:
-            if not await self._is_wanted(owner):
+            if not run.is_kept and not await self._is_wanted(run.owner):
                 return b""
             args, kwargs = job.types.load_arguments(arguments)
             result = await self._call(job, delivery, deadline, args, kwargs)
@@ -337,18 +351,62 @@ class JobWorker:
                 msg = f"the result of {job.name} has {len(body)} bytes, of at most {self._max_size}"
                 raise ValueError(msg)
         except asyncio.CancelledError as exc:
-            run = self._runs[current_task()]
-            if not run.task.cancelling():
+            if not current_task().cancelling():
                 return self._failure(exc)  # of something that it awaited
+            if run.is_kept and run.reason != _CANCELLED:
+                raise HandedBackError from None
             if run.reason != _SHUT_DOWN:
                 raise
-            if job.idempotent:
+            if may_begin_again:
                 raise HandedBackError from None
             lost = WorkerLostError(f"the worker that ran {job.name} has shut down")
             return self._failure(lost)
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
         return frame({"ok": True, "worker": self.name}, body)
+
+    async def _is_settled(self, key: str) -> bool:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await self._connection.is_settled(key)
+        except Exception as exc:
+            raise HandedBackError(1.0) from exc
+
+    async def _settle(self, delivery: Delivery, header: dict[str, Any], outcome: bytes) -> None:
+        """Note the end of a call that was handed over, or hand it back for another attempt."""
+        job, kept = self._jobs.get(delivery.job), None
+        if is_failure(outcome):
+            origin = escaped(str(header.get("origin") or "a program"))
+            error = json.loads(unframe(outcome)[1])
+            if job is None or delivery.deliveries < job.max_attempts:
+                # One that is unknown may be of a release that is on its way.
+                policy = RestartPolicy() if job is None else job.restart
+                delay = policy.delay(delivery.deliveries - 1)
+                logger.warning(
+                    "job %s, handed over by %s, has failed, and is tried again in %.1f s: %s",
+                    escaped(delivery.job),
+                    origin,
+                    delay,
+                    escaped(error["text"]),
+                )
+                raise HandedBackError(delay)
+            logger.error(
+                "job %s, handed over by %s, has failed for good after %d attempts: it is kept\n%s",
+                escaped(delivery.job),
+                origin,
+                delivery.deliveries,
+                error.get("traceback", ""),
+            )
+            about = {"job": delivery.job, "attempts": delivery.deliveries, "at": time.time()}
+            about |= {"origin": header.get("origin"), "type": error["type"], "text": error["text"]}
+            kept = frame(about, delivery.payload)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._connection.settle(delivery.key, kept)
+        except Exception as exc:
+            if kept is not None:
+                raise HandedBackError(1.0) from exc
+            logger.warning("%s is done, but could not be noted: %r", escaped(delivery.key), exc)
 
     async def _call(
         self,

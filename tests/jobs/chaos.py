@@ -1,7 +1,8 @@
 """Two web processes, three workers and Redis, of which something ends all the time.
 
 ``python -m tests.jobs.chaos --seconds 120`` prints what it did, and fails if a remote child ran
-longer than its request by more than the bound, or if anything still runs at the end.
+longer than its request by more than the bound, if anything still runs at the end, or if work that
+was handed over has got lost.
 """
 
 from __future__ import annotations
@@ -25,7 +26,19 @@ PAUSE = 2.5
 # The lease of tests.jobs.web, its engine's time for two answers, the clean-up of its job, and what
 # a machine that starts processes all the time takes.
 BOUND = 1.0 + 2 * 0.4 + 0.1 + PAUSE + 1.0
+DID = re.compile(r"^did (\S+)$", re.MULTILINE)
 LINE = re.compile(r"^(begin|end) (\S+) ([\d.]+)$", re.MULTILINE)
+
+
+class DurableRedis(RedisService):
+    """A Redis that forgets nothing, so that what is lost was not lost by it."""
+
+    def _command(self) -> list[str]:
+        return [
+            *(part if part != "no" else "yes" for part in super()._command()),
+            "--appendfsync",
+            "always",
+        ]
 
 
 class Chaos:
@@ -34,13 +47,14 @@ class Chaos:
     def __init__(self, stack: ExitStack, seed: int) -> None:
         self._stack = stack
         self.random = random.Random(seed)
-        self.redis = stack.enter_context(RedisService())
+        self.redis = stack.enter_context(DurableRedis())
         self._env = {"JOBS_URL": self.redis.url, "JOBS_NAME": "chaos", "PYTHONASYNCIODEBUG": ""}
         self.webs = [self.web() for _ in range(2)]
         self.workers = [self.worker() for _ in range(3)]
         self.all = [*self.workers]
         self.gone: dict[str, float] = {}  # when the worker of each job that did not end was killed
         self.ended: dict[str, float] = {}
+        self.handed_over: set[str] = set()
         self.counts: Counter[str] = Counter()
         self._number = 0
         self._is_over = threading.Event()
@@ -62,6 +76,9 @@ class Chaos:
             name = f"{seed}-{self._number}"
             path = f"/tracked/{name}/{dice.choice([1, 1, 3])}/{dice.choice([0.05, 0.3, 3.0]):g}"
             try:
+                with Wire(self.webs[dice.randrange(2)].port) as wire:
+                    if wire.get(f"/hand-over/{name}").status == 200:
+                        self.handed_over.add(name)
                 with Wire(self.webs[dice.randrange(2)].port) as wire:
                     if dice.random() < 0.3:
                         wire.send(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
@@ -123,10 +140,20 @@ class Chaos:
         for thread in threads:
             thread.join()
         time.sleep(BOUND)
+        until = time.monotonic() + 60
+        while self.handed_over - self._done().keys() and time.monotonic() < until:
+            time.sleep(0.2)
+
+    def _done(self) -> Counter[str]:
+        return Counter(name for worker in self.all for name in DID.findall(worker.log))
 
     def check(self) -> list[str]:
         """Return what is wrong."""
         wrong = [f"{name} still runs" for each in self.workers for name in self._open_in(each)]
+        done = self._done()
+        wrong += [f"{name} was lost" for name in self.handed_over - done.keys()]
+        self.counts["handed over"] = len(self.handed_over)
+        self.counts["done more than once"] = sum(done[each] > 1 for each in self.handed_over)
         longest = 0.0
         for worker in self.all:
             for what, name, at in LINE.findall(worker.log):

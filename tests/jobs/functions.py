@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +14,11 @@ from typing import Any
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from quattro_core import RestartPolicy
 from quattro_web.jobs import Jobs, current_job
+
+AT_ONCE = RestartPolicy(base=0.01)
+MAY_SUCCEED: list[bool] = []
 
 log: list[str] = []
 
@@ -76,6 +81,29 @@ async def track(name: str, seconds: float) -> None:
             await asyncio.sleep(0.1)
         finally:  # one that is cancelled when it is about to return
             print(f"end {name} {time.time():.3f}", flush=True)
+
+
+async def do_once(name: str) -> None:
+    await asyncio.sleep(0.2)
+    print(f"did {name}", flush=True)
+
+
+async def fail_twice(name: str) -> None:
+    note(f"attempt {current_job().attempt} of {name}")
+    if current_job().attempt < 3:
+        raise ValueError(f"not yet, {name}")
+
+
+async def fail_as_told() -> None:
+    note("tried")
+    if not MAY_SUCCEED:
+        raise Coded(7)
+
+
+async def kill_its_worker() -> None:
+    note("kills")
+    await asyncio.sleep(0.05)  # which lets it be read
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 async def swallow() -> str:
@@ -149,6 +177,10 @@ class Functions:
         self.sleep = job(name="sleep")(sleep)
         self.sleep_again = job(name="sleep again", idempotent=True)(sleep)
         self.sleep_shortly = job(name="sleep shortly", timeout=0.1)(sleep)
+        self.fail_twice = job(name="fail twice", restart=AT_ONCE)(fail_twice)
+        self.fail_as_told = job(name="fail as told", restart=AT_ONCE, max_attempts=2)(fail_as_told)
+        self.kill_its_worker = job(name="kill its worker", max_attempts=2)(kill_its_worker)
+        self.do_once = job(name="do once", restart=AT_ONCE, max_attempts=20)(do_once)
         self.track = job(name="track")(track)
         self.swallow = job(name="swallow")(swallow)
         self.fail_at_the_end = job(name="fail at the end")(fail_at_the_end)

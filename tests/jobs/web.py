@@ -66,6 +66,17 @@ async def tracked(request: Request) -> PlainTextResponse:
     return PlainTextResponse("tracked")
 
 
+async def hand_over(request: Request) -> PlainTextResponse:
+    what = request.path_params["what"]
+    if what == "kill":
+        call = functions.kill_its_worker.call()
+    elif what == "sleep":
+        call = functions.sleep.call(0.5)
+    else:
+        call = functions.do_once.call(what)
+    return PlainTextResponse(await functions.jobs.hand_over(call, key=what, conn=request))
+
+
 async def left(request: Request) -> PlainTextResponse:
     tg = request_task_group(request)
     if "uninterrupted" in request.url.path:
@@ -82,6 +93,7 @@ app = Starlette(
         Route("/deadline/{seconds}", sleep),
         Route("/fail/{what}", fail),
         Route("/tracked/{name}/{count}/{each}", tracked),
+        Route("/hand-over/{what}", hand_over),
         Route("/left", left),
         Route("/left/uninterrupted", left),
         Route("/color", tell_color),
