@@ -490,8 +490,8 @@ class Jobs:
             await asyncio.get_running_loop().create_future()
 
     async def _worker_pump(self, state: Mapping[str, Any], task_status: TaskStatus) -> None:
-        # Requests have ended before pumps do: what still runs then is nobody's.
-        await self.run_worker(state=state, grace=0.1, ready=task_status.started)
+        # Requests have ended before pumps do: what still runs then was handed over.
+        await self.run_worker(state=state, grace=3.0, ready=task_status.started)
 
     def __repr__(self) -> str:  # without the URL, which may have a password
         return f"<Jobs {', '.join(self._jobs)}>"
