@@ -45,6 +45,7 @@ from quattro_web._jobs.engine import (
 
 try:
     from docket import CurrentExecution, Docket, Execution, Retry, Worker
+    from docket.dependencies import ForcedRetry
     from docket.execution import TaskCall
     from docket.strikelist import StrikeList
 except ModuleNotFoundError as _exc:
@@ -265,8 +266,13 @@ class _DocketConnection:
             schedule_automatic_tasks=False,
             fallback_task=run_call,
         )
-        async with worker:
-            yield _DocketWorker(worker)
+        log = logging.getLogger("docket.dependencies")
+        log.addFilter(_is_no_retry)
+        try:
+            async with worker:
+                yield _DocketWorker(worker)
+        finally:
+            log.removeFilter(_is_no_retry)
 
     async def _put_outcome(self, key: str, outcome: bytes) -> None:
         async with self._docket.redis() as redis:
@@ -427,6 +433,11 @@ def _fields(data: bytes | str) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _is_no_retry(record: logging.LogRecord) -> bool:
+    """Whether a record says anything that our own log does not say: docket logs each retry."""
+    return not (record.exc_info and isinstance(record.exc_info[1], ForcedRetry))
 
 
 async def _not_here(payload: bytes) -> None:

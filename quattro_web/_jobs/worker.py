@@ -37,8 +37,10 @@ from quattro_web._util.escaping import escaped
 
 logger = logging.getLogger("quattro_web")
 
-_SHUT_DOWN = "its worker has shut down"
+_SHUT_DOWN = "the worker shuts down"
+_OUT_OF_REACH = "the engine is out of reach"
 _CANCELLED = "it was cancelled"
+_UNWANTED = "the process that wanted it is gone"
 
 
 class JobFunction(Protocol):
@@ -250,13 +252,13 @@ class JobWorker:
                     self._alive = dict.fromkeys(renewal.alive, begin)
                     for run in self._runs.values():
                         if run.owner in owners and run.owner not in renewal.alive:
-                            run.cancel("the process that wanted it is gone")
+                            run.cancel(_UNWANTED)
                     await self._look(connection)
             except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
                 logger.warning("the engine of the jobs does not answer: %r", exc)
                 if loop.time() - proved > self._lease:
                     for run in self._runs.values():  # others have given them up
-                        run.cancel("the engine is out of reach")
+                        run.cancel(_OUT_OF_REACH)
             await asyncio.sleep(max(begin + self._lease / 5 - loop.time(), 0.02))
 
     async def _look(self, connection: EngineConnection) -> None:
@@ -353,14 +355,12 @@ class JobWorker:
         except asyncio.CancelledError as exc:
             if not current_task().cancelling():
                 return self._failure(exc)  # of something that it awaited
-            if run.is_kept and run.reason != _CANCELLED:
-                raise HandedBackError from None
-            if run.reason != _SHUT_DOWN:
+            if run.reason in (_CANCELLED, _UNWANTED):
                 raise
             if may_begin_again:
                 raise HandedBackError from None
-            lost = WorkerLostError(f"the worker that ran {job.name} has shut down")
-            return self._failure(lost)
+            text = f"the worker that ran {job.name} has had to cancel it: {run.reason}"
+            return self._failure(WorkerLostError(text))
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
         return frame({"ok": True, "worker": self.name}, body)

@@ -27,6 +27,8 @@ PAUSE = 2.5
 # a machine that starts processes all the time takes.
 BOUND = 1.0 + 2 * 0.4 + 0.1 + PAUSE + 1.0
 DID = re.compile(r"^did (\S+)$", re.MULTILINE)
+# What is a 503, and its causes.
+EXPECTED = re.compile(r".*(?:JobsUnavailableError|WorkerLostError|ConnectionError|ResetError): ")
 LINE = re.compile(r"^(begin|end) (\S+) ([\d.]+)$", re.MULTILINE)
 
 
@@ -49,6 +51,7 @@ class Chaos:
         self.random = random.Random(seed)
         self.redis = stack.enter_context(DurableRedis())
         self._env = {"JOBS_URL": self.redis.url, "JOBS_NAME": "chaos", "PYTHONASYNCIODEBUG": ""}
+        self.all_webs: list[Server] = []
         self.webs = [self.web() for _ in range(2)]
         self.workers = [self.worker() for _ in range(3)]
         self.all = [*self.workers]
@@ -60,7 +63,9 @@ class Chaos:
         self._is_over = threading.Event()
 
     def web(self) -> Server:
-        return self._stack.enter_context(Server(uvicorn(APP), env=self._env))
+        web = self._stack.enter_context(Server(uvicorn(APP), env=self._env))
+        self.all_webs.append(web)
+        return web
 
     def worker(self) -> Server:
         command = ["-m", "quattro_web.jobs", "worker", APP, "--grace", "0.5"]
@@ -164,6 +169,9 @@ class Chaos:
                     longest = max(longest, late)
                     if late > BOUND:
                         wrong.append(f"{name} ran for {late:.2f} s after its request")
+        for web in self.all_webs if self.counts["500"] else ():
+            raised = re.findall(r"^[\w.]*(?:Error|Exception): .*$", web.log, re.MULTILINE)
+            wrong += [line for line in raised if not EXPECTED.match(line)]
         print(dict(sorted(self.counts.items())))
         print(f"the longest that a job ran on after its request: {longest:.2f} s of {BOUND:.2f} s")
         return wrong
