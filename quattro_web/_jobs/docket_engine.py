@@ -29,6 +29,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from quattro_web._jobs.engine import (
     CallState,
@@ -67,6 +68,7 @@ _STATES = {
 }
 # It is what a full worker waits for and an idle one polls with: 1 % of a core.
 _CHECK = timedelta(milliseconds=25)
+_SCHEMES = {"memory", "redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"}
 _CONNECTIONS = "max_connections=10000"
 _CANCELS_AT_ONCE = 16
 
@@ -79,9 +81,19 @@ class DocketEngine:
             ``memory://``.
         name: The name of the docket, which all its keys begin with.
         redelivery: Seconds after which a call whose worker is silent is given to another.
+
+    Raises:
+        ValueError: If *url* is none of these.
     """
 
     def __init__(self, url: str, *, name: str, redelivery: float) -> None:
+        if not _is_url(url):
+            msg = (  # it is not shown, since it may have a password
+                "engine is no URL of a Redis: it must be such as memory:// or "
+                "redis://user:password@host:6379/0, with each special character of the password in "
+                "its percent-encoded form"
+            )
+            raise ValueError(msg)
         self.is_local: bool = url.startswith("memory://")
         if not self.is_local and "max_connections=" not in url:
             url += ("&" if "?" in url else "?") + _CONNECTIONS
@@ -433,6 +445,17 @@ def _fields(data: bytes | str) -> dict[str, Any]:
     except ValueError:
         return {}
     return fields if isinstance(fields, dict) else {}
+
+
+def _is_url(url: str) -> bool:
+    scheme, _, rest = url.partition("://")
+    if scheme not in _SCHEMES:
+        return False
+    try:
+        # The members of a sentinel's URL are docket's to read.
+        return bool("sentinel" in scheme or urlsplit(f"//{rest}").port or True)
+    except ValueError:
+        return False
 
 
 def _is_no_retry(record: logging.LogRecord) -> bool:

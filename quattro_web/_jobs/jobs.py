@@ -227,7 +227,8 @@ class Jobs:
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If a duration is not positive and finite, or a number below 1.
+        ValueError: If *engine* is no such URL, if a duration is not positive and finite, or if a
+            number is below 1.
 
     .. versionadded:: 0.1
     """
@@ -251,6 +252,9 @@ class Jobs:
         self._lease = required_seconds("lease", lease)
         self._clean_up = required_seconds("clean_up", clean_up)
         self._timeout = required_seconds("timeout", timeout)
+        if not (isinstance(engine, str) or hasattr(engine, "connect")):
+            msg = f"engine must be the URL of a Redis, or a JobEngine, got {engine!r}"
+            raise TypeError(msg)
         if isinstance(engine, str):
             engine = DocketEngine(engine, name=name, redelivery=redelivery)
         self._engine = engine
