@@ -251,6 +251,7 @@ class JobsClient:
         where = re.sub(r"[^\w.-]", "_", socket.gethostname())
         self._name = f"{where}-{os.getpid()}-{uuid.uuid4().hex[:12]}"
         self._proved_until = 0.0
+        self._renewed: float | None = None
         self._watches.clear()
 
     def _give_up(self, reason: str) -> None:
@@ -269,6 +270,9 @@ class JobsClient:
         failures = 0
         while True:
             begin = self._loop.time()
+            if self._has_lapsed(begin):
+                # It stood still: others have given it up, and cancelled its calls.
+                self._give_up("this process stood still for longer than its lease")
             try:
                 async with asyncio.timeout(self._timeout):
                     await self._renew(connection)
@@ -281,6 +285,14 @@ class JobsClient:
                     self._give_up("the engine of the jobs is out of reach")
             await asyncio.sleep(max(begin + self._lease / 5 - self._loop.time(), 0.02))
 
+    def _has_lapsed(self, now: float) -> bool:
+        """Whether the lease has run out, where there is one."""
+        return (
+            self._renewed is not None
+            and now - self._renewed > self._lease
+            and not self._engine.is_local
+        )
+
     async def _renew(self, connection: EngineConnection) -> None:
         name, begin = self._name, self._loop.time()
         workers = {call.worker for call in self._calls.values() if call.worker}
@@ -289,19 +301,25 @@ class JobsClient:
         self.offset = renewal.now - (begin + now) / 2
         # Half of it, so that this process gives up before a worker does.
         self._proved_until = begin + self._lease * 0.8
+        self._renewed = begin
         self.has_worker = ANY_WORKER in renewal.alive
         if self.has_worker:
             self._saw_worker = now
         for call in [*self._calls.values()]:
             if call.worker in workers and call.worker not in renewal.alive:
                 if not call.is_idempotent or call.is_cancelled:
-                    call.end(error=WorkerLostError(f"worker {call.worker} died in {call.job}"))
+                    self._abandon(call, WorkerLostError(f"worker {call.worker} died in {call.job}"))
                 else:
                     call.worker = ""  # another one gets it
             if not call.worker and now - max(self._saw_worker, call.since) > self._lease:
-                call.end(error=JobsUnavailableError(f"there is no worker for {call.job}"))
-                self._to_cancel.append(call.key)
-                self._has_orders.set()
+                self._abandon(call, JobsUnavailableError(f"there is no worker for {call.job}"))
+
+    def _abandon(self, call: Call, error: Exception) -> None:
+        """End a call with an error, and what may be left of it, on a worker that stood still."""
+        if not (call.is_cancelled or call.ended.is_set()):
+            self._to_cancel.append(call.key)
+            self._has_orders.set()
+        call.end(error=error)
 
     # Submissions and cancellations
 
@@ -411,7 +429,7 @@ class JobsClient:
         elif news.state is CallState.ENDED:
             call.end(news.outcome)
         elif news.state is CallState.LOST:
-            call.end(error=JobsUnavailableError(f"the engine has forgotten {call.job}"))
+            self._abandon(call, JobsUnavailableError(f"the engine has forgotten {call.job}"))
 
 
 def _refused(job: str, exc: Exception, what: str = "submitted") -> JobsUnavailableError:

@@ -242,6 +242,9 @@ class JobWorker:
         proved = loop.time()
         while True:
             begin = loop.time()
+            if begin - proved > self._lease and not self._engine.is_local:
+                for run in self._runs.values():  # others have given them up
+                    run.cancel(_OUT_OF_REACH)
             try:
                 async with asyncio.timeout(self._timeout):
                     owners = {run.owner for run in self._runs.values() if run.owner}
@@ -256,9 +259,6 @@ class JobWorker:
                     await self._look(connection)
             except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
                 logger.warning("the engine of the jobs does not answer: %r", exc)
-                if loop.time() - proved > self._lease:
-                    for run in self._runs.values():  # others have given them up
-                        run.cancel(_OUT_OF_REACH)
             await asyncio.sleep(max(begin + self._lease / 5 - loop.time(), 0.02))
 
     async def _look(self, connection: EngineConnection) -> None:

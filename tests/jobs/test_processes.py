@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
+from redis import Redis
+
 from tests.locks.services import RedisService
 from tests.support.server import PATIENCE, Server, uvicorn
 from tests.support.wire import Answer, Wire
@@ -158,6 +160,56 @@ def test_worker_is_killed(herd: Herd) -> None:
         assert answer().status == status
         workers.append(herd.worker())
     assert any("done" in each.log for each in workers)
+
+
+def test_worker_stands_still(herd: Herd) -> None:
+    """D2: A worker that was given up, and goes on later, cancels what was given up."""
+    worker = herd.worker()
+    answer = herd.begin("/sleep/60")
+    worker.wait_for("begins")
+    worker.send(signal.SIGSTOP)
+    assert answer().status == 503
+    worker.send(signal.SIGCONT)
+    worker.wait_for("cleaned up")
+
+
+def test_worker_stands_still_for_long(herd: Herd) -> None:
+    """D2: Also when nothing in Redis tells it any more that it was given up."""
+    worker = herd.worker()
+    answer = herd.begin("/sleep/60")
+    worker.wait_for("begins")
+    worker.send(signal.SIGSTOP)
+    assert answer().status == 503
+    with Redis.from_url(herd.redis.url) as client:
+        client.client_kill_filter(_type="pubsub")
+        for key in client.scan_iter("herd:runs:*"):
+            client.delete(key)  # as it is a minute later
+    worker.send(signal.SIGCONT)
+    worker.wait_for("cleaned up")
+
+
+def test_web_process_stands_still(herd: Herd) -> None:
+    """D3: A web process that was given up, and goes on later, tells its requests so."""
+    worker = herd.worker()
+    answer = herd.begin("/sleep/60")
+    worker.wait_for("begins")
+    herd.web.send(signal.SIGSTOP)
+    worker.wait_for("the process that wanted it is gone")
+    worker.wait_for("cleaned up")
+    herd.web.send(signal.SIGCONT)
+    assert answer().status == 503
+    assert herd.get("/double").text == "0 2 4 6 8"
+
+
+def test_redis_forgets(herd: Herd) -> None:
+    """D2, D3: When Redis has lost its memory, a request learns of it, and its child ends."""
+    worker = herd.worker()
+    answer = herd.begin("/sleep/60")
+    worker.wait_for("begins")
+    herd.redis.kill()
+    herd.redis.start()
+    assert answer().status == 503
+    worker.wait_for("cleaned up")
 
 
 def test_worker_shuts_down(herd: Herd) -> None:
