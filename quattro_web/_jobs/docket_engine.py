@@ -31,6 +31,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
+from docket import CurrentExecution, Docket, Execution, Retry, Worker
+from docket.dependencies import ForcedRetry
+from docket.execution import TaskCall
+from docket.strikelist import StrikeList
+
 from quattro_web._jobs.engine import (
     CallState,
     Delivery,
@@ -43,15 +48,6 @@ from quattro_web._jobs.engine import (
     Submission,
     Watch,
 )
-
-try:
-    from docket import CurrentExecution, Docket, Execution, Retry, Worker
-    from docket.dependencies import ForcedRetry
-    from docket.execution import TaskCall
-    from docket.strikelist import StrikeList
-except ModuleNotFoundError as _exc:
-    msg = "quattro_web.jobs needs docket: pip install 'quattro-web[docket]'"
-    raise ModuleNotFoundError(msg, name=_exc.name) from _exc
 
 logger = logging.getLogger("quattro_web")
 
