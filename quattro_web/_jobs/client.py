@@ -172,6 +172,8 @@ class JobsClient:
 
     async def _cancel(self, call: Call) -> None:
         call.is_cancelled = True
+        if call.ended.is_set():
+            return
         if self._to_submit.pop(call.key, None) is not None:
             return
         self._to_cancel.append(call.key)
@@ -192,15 +194,12 @@ class JobsClient:
         Raises:
             JobsUnavailableError: If the engine has not answered in time: it may have it or not.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                if await self._connection.is_settled(submission.key):
-                    return
-                (error,) = await self._connection.submit([submission])
-        except Exception as exc:
-            raise _refused(submission.job, exc, "handed over") from exc
-        if error is not None:
-            raise _refused(submission.job, error, "handed over")
+        async with self._reaching(f"{submission.job} could not be handed over"):
+            if await self._connection.is_settled(submission.key):
+                return
+            (error,) = await self._connection.submit([submission])
+            if error is not None:
+                raise error
 
     async def start_again(self, submission: Submission) -> None:
         """Submit a call that has failed for good once more.
@@ -208,22 +207,37 @@ class JobsClient:
         Raises:
             JobsUnavailableError: If the engine has not answered in time.
         """
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._connection.unsettle(submission.key)
-        except Exception as exc:
-            raise _refused(submission.job, exc, "handed over") from exc
+        async with self._reaching(f"{submission.job} could not be handed over"):
+            await self._connection.unsettle(submission.key)
         await self.hand_over(submission)
 
     async def kept(self) -> dict[str, bytes]:
-        """Return what is left of calls that were handed over and have failed for good."""
-        async with asyncio.timeout(self._timeout):
+        """Return what is left of calls that were handed over and have failed for good.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
+        """
+        async with self._reaching("what was kept could not be read"):
             return {**await self._connection.kept()}
 
     async def forget(self, key: str) -> None:
-        """Forget a call that was handed over and has failed for good."""
-        async with asyncio.timeout(self._timeout):
+        """Forget a call that was handed over and has failed for good.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
+        """
+        async with self._reaching("what was kept could not be forgotten"):
             await self._connection.forget(key)
+
+    @asynccontextmanager
+    async def _reaching(self, what_is_not: str) -> AsyncIterator[None]:
+        """Ask the engine for something, within its time."""
+        try:
+            async with asyncio.timeout(self._timeout):
+                yield
+        except Exception as exc:
+            msg = f"{what_is_not}: {exc!r}"
+            raise JobsUnavailableError(msg) from exc
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -299,7 +313,7 @@ class JobsClient:
         renewal = await connection.renew((name,), self._lease, (ANY_WORKER, *workers))
         now = self._loop.time()
         self.offset = renewal.now - (begin + now) / 2
-        # Half of it, so that this process gives up before a worker does.
+        # Less than all of it, so that this process gives up before a worker does.
         self._proved_until = begin + self._lease * 0.8
         self._renewed = begin
         self.has_worker = ANY_WORKER in renewal.alive
@@ -432,7 +446,7 @@ class JobsClient:
             self._abandon(call, JobsUnavailableError(f"the engine has forgotten {call.job}"))
 
 
-def _refused(job: str, exc: Exception, what: str = "submitted") -> JobsUnavailableError:
-    error = JobsUnavailableError(f"{job} could not be {what}: {exc!r}")
+def _refused(job: str, exc: Exception) -> JobsUnavailableError:
+    error = JobsUnavailableError(f"{job} could not be submitted: {exc!r}")
     error.__cause__ = exc
     return error

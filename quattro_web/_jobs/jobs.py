@@ -429,6 +429,9 @@ class Jobs:
     async def failed(self) -> list[FailedJob]:
         """Return the jobs that were handed over and have failed for good, the first one first.
 
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
+
         .. versionadded:: 0.1
         """
         found = []
@@ -461,6 +464,9 @@ class Jobs:
 
     async def forget(self, key: str) -> None:
         """Forget a job that has failed for good.
+
+        Raises:
+            JobsUnavailableError: If the engine has not answered in time.
 
         .. versionadded:: 0.1
         """

@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -215,18 +215,21 @@ class JobWorker:
                         await asyncio.get_running_loop().create_future()
                     finally:
                         self._is_ending = True
-                        await worker.take_no_more()
+                        with suppress(asyncio.CancelledError):  # a second one, which hurries
+                            await worker.take_no_more()
                         await self._drain()
 
     async def _drain(self) -> None:
-        """Let the calls finish, then cancel them."""
-        for seconds in (self._grace, self._clean_up):
-            if self._runs:
-                await asyncio.wait(self._runs, timeout=seconds)
-            for run in self._runs.values():
-                run.cancel(_SHUT_DOWN)
+        """Let the calls finish, then cancel them; a second cancellation of the worker hurries."""
+        if self._runs:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(self._runs, timeout=self._grace)
         for run in self._runs.values():
-            logger.error("job %s does not end: the worker waits for it no longer", run.job)
+            run.cancel(_SHUT_DOWN)
+        if self._runs:
+            await asyncio.wait(self._runs, timeout=self._clean_up)
+        for run in self._runs.values():
+            logger.error("job %s does not end, so its worker does not", escaped(run.job))
 
     def _lend(self, count: int) -> None:
         """Take that many calls more at once than before."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -212,6 +213,21 @@ def test_redis_forgets(herd: Herd) -> None:
     herd.redis.start()
     assert answer().status == 503
     worker.wait_for("cleaned up")
+
+
+def test_worker_hurries(herd: Herd) -> None:
+    """D3: A second signal ends the grace period of a worker."""
+    command = ["-m", "quattro_web.jobs", "worker", APP, "--grace", "600"]
+    with Server(command, env=herd._env, ready=False) as worker:
+        worker.wait_for("the worker takes jobs")
+        answer = herd.begin("/sleep/60")
+        worker.wait_for("begins")
+        worker.send(signal.SIGTERM)
+        while "cleaned up" not in worker.log:  # the first one may still be on its way
+            worker.send(signal.SIGTERM)
+            time.sleep(0.1)
+        assert answer().status == 503
+        worker.wait()
 
 
 def test_worker_shuts_down(herd: Herd) -> None:
