@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import copy_context
 from itertools import islice
 from math import inf
 from typing import Any
@@ -70,6 +71,7 @@ class Call:
         self.job = job
         self.payload = payload
         self.is_idempotent = is_idempotent
+        self.context = copy_context()
         self.is_submitted = False
         self.is_cancelled = False
         self.worker = ""
@@ -363,7 +365,7 @@ class JobsClient:
         assert self._watcher is not None
         await self._watcher.follow([call.key for call in calls])
         errors = await connection.submit(
-            [Submission(call.key, call.job, call.payload) for call in calls]
+            [Submission(call.key, call.job, call.payload, context=call.context) for call in calls]
         )
         for call, error in zip(calls, errors, strict=True):
             call.is_submitted = True

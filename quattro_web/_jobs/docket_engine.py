@@ -35,6 +35,7 @@ from docket import CurrentExecution, Docket, Execution, Retry, Worker
 from docket.dependencies import ForcedRetry
 from docket.execution import TaskCall
 from docket.strikelist import StrikeList
+from opentelemetry import trace
 
 from quattro_web._jobs.engine import (
     CallState,
@@ -114,21 +115,30 @@ class _DocketConnection:
 
     async def submit(self, calls: Sequence[Submission]) -> Sequence[Exception | None]:
         now = datetime.now(UTC)
-        executions = await self._docket.add_many(
-            [
-                # Without the name of a function that is registered here: the worker has it.
-                TaskCall(
-                    _not_here,
-                    (call.payload,),
-                    {},
-                    call.key,
-                    now + timedelta(seconds=call.delay),
-                    function_name=call.job,
+        # docket puts the current trace into what it sends: that of a request is that of its calls.
+        traces: dict[trace.Span, list[Submission]] = {}
+        for call in calls:
+            traces.setdefault(call.context.run(trace.get_current_span), []).append(call)
+        errors: dict[str, Exception | None] = {}
+        for span, group in traces.items():
+            with trace.use_span(span, record_exception=False, set_status_on_exception=False):
+                executions = await self._docket.add_many(
+                    [
+                        # The name alone: it is the worker that has the function.
+                        TaskCall(
+                            _not_here,
+                            (call.payload,),
+                            {},
+                            call.key,
+                            now + timedelta(seconds=call.delay),
+                            function_name=call.job,
+                        )
+                        for call in group
+                    ]
                 )
-                for call in calls
-            ]
-        )
-        return [_as_exception(execution.schedule_exception) for execution in executions]
+            for execution in executions:
+                errors[execution.key] = _as_exception(execution.schedule_exception)
+        return [errors[call.key] for call in calls]
 
     async def cancel(self, keys: Sequence[str]) -> None:
         async def cancel(key: str) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
@@ -22,12 +23,14 @@ class Submission:
         job: The name of the job.
         payload: What the worker gets.
         delay: After how many seconds it may begin.
+        context: The context of its caller, for engines that pass on a trace.
     """
 
     key: str
     job: str
     payload: bytes
     delay: float = 0.0
+    context: Context = field(default_factory=copy_context, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -348,7 +348,8 @@ class JobWorker:
             return self._failure(WorkerLostError(text))
         try:
             if not run.is_kept and not await self._is_wanted(run.owner):
-                return b""
+                # Told all the same: it may have been out of reach for a moment.
+                return self._failure(WorkerLostError(f"{job.name} did not begin: {_UNWANTED}"))
             args, kwargs = job.types.load_arguments(arguments)
             result = await self._call(job, delivery, deadline, args, kwargs)
             body = job.types.dump_result(result)
@@ -358,9 +359,9 @@ class JobWorker:
         except asyncio.CancelledError as exc:
             if not current_task().cancelling():
                 return self._failure(exc)  # of something that it awaited
-            if run.reason in (_CANCELLED, _UNWANTED):
+            if run.reason == _CANCELLED:
                 raise
-            if may_begin_again:
+            if may_begin_again and run.reason != _UNWANTED:
                 raise HandedBackError from None
             text = f"the worker that ran {job.name} has had to cancel it: {run.reason}"
             return self._failure(WorkerLostError(text))
