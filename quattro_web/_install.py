@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
 from quattro_web._middleware import TaskGroupMiddleware, same_around
 from quattro_web._pumps.pump import Pump, PumpFunction
+from quattro_web._pumps.pumps import Pumps
 from quattro_web._shutdown.state import ShutdownGrace
+
+
+class AppPart(Protocol):
+    """What an app is installed with, and has pumps, such as `quattro_web.jobs.Jobs`."""
+
+    def pumps_for(self, app: Starlette) -> Iterable[Pump]:
+        """Return its pumps for *app*."""
+        ...
 
 
 def install(
     app: Starlette,
     *,
     pumps: Iterable[Pump | PumpFunction] = (),
+    jobs: AppPart | None = None,
     concurrency_limit: int | None = None,
     total_limit: int | None = None,
     max_waiting: int | None = None,
@@ -36,6 +47,7 @@ def install(
         app: The app.
         pumps: Functions that run as long as the app does: async functions, or a `Pump` for one with
             options, in a list or in a `Pumps` collection, which may be filled until the app starts.
+        jobs: The `quattro_web.jobs.Jobs` of the app, whose functions its handlers call elsewhere.
         concurrency_limit: How many children of one request may run at once. None means no limit.
         total_limit: How many children of all requests together may run at once, in each event loop
             that the app runs in; the others wait. None means no limit.
@@ -85,6 +97,10 @@ def install(
     if app.middleware_stack is not None:
         msg = f"{app!r} has begun to serve: call install(app) before its first request or lifespan"
         raise RuntimeError(msg)
+    if jobs is not None:
+        # The same collection for all: it may be filled until the app starts.
+        given, pumps = pumps, Pumps(jobs.pumps_for(app))
+        pumps.include(given if isinstance(given, Pumps) else Pumps(given))
     prototype = TaskGroupMiddleware(
         app,
         pumps=pumps,

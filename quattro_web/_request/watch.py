@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextvars import Context
+from contextvars import Context, ContextVar
 from typing import Any, Protocol
 
 from quattro_core import TaskGroup
@@ -18,6 +18,19 @@ logger = logging.getLogger("quattro_web")
 
 # A request that is answered sooner is never watched: it pays for a timer, not for a task.
 WATCH_AFTER = 0.05
+
+# For those who are called without the request, and pass on what it has left of its time. One that a
+# server has leaked into another request has stopped, and says nothing.
+_WITH_DEADLINE: ContextVar[Watch | None] = ContextVar("quattro_web.deadline", default=None)
+
+
+def time_left_here() -> float | None:
+    """Return the seconds that the request which is handled here has left; None if nothing ends it.
+
+    Also None in a section that must not be cut.
+    """
+    watch = _WITH_DEADLINE.get()
+    return None if watch is None else watch.time_left_to_pass_on
 
 
 class WatchedRequest(Protocol):
@@ -105,6 +118,7 @@ class Watch:
             if self._conn["type"] == "websocket":
                 self._ends_by, self._must_end = self._begins_by, True
             self._deadline = self._loop.call_at(self._begins_by, self._expire)
+            _WITH_DEADLINE.set(self)
 
     def shorten_deadline(self, seconds: float) -> None:
         """Set the deadline until the response begins, in seconds from now, if it is a later one."""
@@ -118,6 +132,12 @@ class Watch:
         """The seconds until the deadline that counts now, 0.0 if it has passed."""
         until = self._ends_by if self._request.has_begun else self._begins_by
         return None if until is None else max(0.0, until - self._loop.time())
+
+    @property
+    def time_left_to_pass_on(self) -> float | None:
+        """The seconds that what is called may take; None where no deadline would end it."""
+        is_cut = self._deadline is not None and not (self._request.is_over or self._uninterrupted)
+        return self.time_left if is_cut else None
 
     async def sections_end(self) -> None:
         """Wait until no such section goes on."""
@@ -158,6 +178,7 @@ class Watch:
             self._timer.cancel()
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
 
     def _watch_client(self) -> None:
         expects = any(name == b"expect" for name, _ in self._conn["headers"])

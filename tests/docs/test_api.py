@@ -16,6 +16,7 @@ MODULES = {
     "core": "quattro_core",
     "web": "quattro_web",
     "fastapi": "quattro_web.fastapi",
+    "jobs": "quattro_web.jobs",
     "postgres": "quattro_web.postgres",
     "redis": "quattro_web.redis",
     "testing": "quattro_web.testing",

@@ -10,7 +10,7 @@ from tests.docs.pages import ROOT
 
 PAGE = ROOT / "docs" / "promises.md"
 TESTS = ROOT / "tests"
-NUMBERS = r"[CRAO]\d{1,2}(?:(?:, | and )[CRAO]\d{1,2})*"
+NUMBERS = r"[CRADO]\d{1,2}(?:(?:, | and )[CRADO]\d{1,2})*"
 # "C3: A child may …", "R2, R4: …", also in the middle of a docstring.
 NAMED = re.compile(rf"(?<![\w/]){NUMBERS}(?=:\s)")
 CLAIMED = re.compile(rf"^#+ ({NUMBERS}): ", re.MULTILINE)
@@ -20,12 +20,12 @@ END = "\n## Not promised yet\n"
 def claimed(page: str) -> list[str]:
     """The numbers of the promises that the page makes, by their headings, in order."""
     kept, _, _ = page.partition(END)
-    return [n for numbers in CLAIMED.findall(kept) for n in re.findall(r"[CRAO]\d+", numbers)]
+    return [n for numbers in CLAIMED.findall(kept) for n in re.findall(r"[CRADO]\d+", numbers)]
 
 
 def named(docstring: str) -> set[str]:
     """The numbers of the promises that a docstring names."""
-    return {n for numbers in NAMED.findall(docstring) for n in re.findall(r"[CRAO]\d+", numbers)}
+    return {n for numbers in NAMED.findall(docstring) for n in re.findall(r"[CRADO]\d+", numbers)}
 
 
 def docstrings_of(source: str, name: str) -> Iterator[tuple[str, str]]:
@@ -55,7 +55,7 @@ def held() -> dict[str, list[str]]:
 
 
 def in_order(number: str) -> tuple[int, int]:
-    return "CRAO".index(number[0]), int(number[1:])
+    return "CRADO".index(number[0]), int(number[1:])
 
 
 def test_every_promise_has_a_test(

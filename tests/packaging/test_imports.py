@@ -117,6 +117,19 @@ def test_web_works_without_fastapi(web: Run) -> None:
     assert out == "200\nb'done'\n[]\n"
 
 
+def test_jobs_name_what_is_missing(web: Run) -> None:
+    """Where docket is not installed, quattro_web.jobs says how to install it."""
+    out = web(
+        program("""
+            try:
+                import quattro_web.jobs
+            except ModuleNotFoundError as exc:
+                print(exc)
+        """)
+    )
+    assert out == "quattro_web.jobs needs docket: pip install 'quattro-web[docket]'\n"
+
+
 def test_fastapi_module_names_what_is_missing(web: Run) -> None:
     """quattro_web.fastapi without fastapi is an ImportError that names it."""
     out = web(

@@ -39,11 +39,13 @@ def test_core_imports_the_standard_library_alone(path: Path) -> None:
 # What one file alone imports.
 OWN = {
     "cancel_scopes.py": {"anyio"},
+    "docket_engine.py": {"docket", "opentelemetry"},
     "file.py": {"filelock", "platformdirs"},
     "fastapi.py": {"fastapi"},
     "postgres.py": {"asyncpg", "psycopg"},
     "pytest_quattro_web.py": {"pytest"},
     "redis.py": {"redis"},
+    "wire.py": {"pydantic", "typing_extensions"},
 }
 
 

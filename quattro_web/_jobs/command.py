@@ -1,0 +1,73 @@
+"""``python -m quattro_web.jobs``: a worker beside the processes that serve an app."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import logging
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+
+from quattro_web._jobs.jobs import Jobs, jobs_of
+
+logger = logging.getLogger("quattro_web")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m quattro_web.jobs")
+    commands = parser.add_subparsers(required=True)
+    worker = commands.add_parser("worker", help="run the jobs of an app until a SIGTERM")
+    worker.add_argument("app", help="where the app is, as module:app, or its Jobs")
+    worker.add_argument(
+        "--grace", type=float, default=30.0, help="seconds that jobs may finish in at the end"
+    )
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    # docket says of each job when it begins and ends.
+    logging.getLogger("docket").setLevel(logging.WARNING)
+    sys.path.insert(0, str(Path.cwd()))
+    asyncio.run(_work(_found(options.app), options.grace))
+
+
+async def _work(found: Starlette | Jobs, grace: float) -> None:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        if isinstance(found, Jobs):
+            await _run(found, {}, grace)
+            return
+        jobs = jobs_of(found)
+        if jobs is None:
+            sys.exit("the app has no jobs: call quattro_web.install(app, jobs=jobs)")
+        # The lifespan of the app alone, for what it yields: its pumps run where it is served.
+        async with found.router.lifespan_context(found) as state:
+            await _run(jobs, state or {}, grace)
+    except asyncio.CancelledError:
+        logger.info("the worker has ended")
+
+
+async def _run(jobs: Jobs, state: Any, grace: float) -> None:
+    async with jobs.open():
+        await jobs.run_worker(
+            state=state, grace=grace, ready=lambda: logger.info("the worker takes jobs")
+        )
+
+
+def _found(where: str) -> Starlette | Jobs:
+    module_name, _, name = where.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for part in (name or "app").split("."):
+        found = getattr(found, part, None)
+    if not isinstance(found, Starlette | Jobs):
+        sys.exit(f"{where} is neither a Starlette or FastAPI app nor a Jobs object: {found!r}")
+    return found

@@ -1,0 +1,240 @@
+"""How arguments, results and errors travel: as JSON, by the types of the function.
+
+Never as a pickle: whoever may write to the engine could run code here with one.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, cast, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter
+from typing_extensions import TypedDict
+
+from quattro_web._jobs.errors import RemoteError, RemoteTraceback
+
+Header = dict[str, Any]
+
+# Binary data as text that takes a third more, instead of an error; infinity and NaN as they are.
+_CONFIG = ConfigDict(
+    ser_json_bytes="base64",
+    val_json_bytes="base64",
+    ser_json_inf_nan="constants",
+    extra="forbid",
+)
+# What a log can bear, and more than anybody reads.
+_MOST_TEXT = 20_000
+_MOST_ERRORS = 20
+
+
+def frame(header: Header, body: bytes) -> bytes:
+    """Put a header, which is ours, and a body, whose JSON has the types of a user, together."""
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def unframe(data: bytes) -> tuple[Header, bytes]:
+    """Take both apart.
+
+    Raises:
+        ValueError: If it was put together by somebody else.
+    """
+    head, _, body = data.partition(b"\n")
+    header = json.loads(head)
+    if isinstance(header, dict):
+        return header, body
+    msg = f"a header was expected, got {head[:100]!r}"
+    raise ValueError(msg)
+
+
+def is_failure(outcome: bytes) -> bool:
+    """Whether an outcome is an error that a worker has told."""
+    try:
+        return unframe(outcome)[0]["ok"] is False
+    except (KeyError, ValueError):
+        return False
+
+
+class FunctionTypes:
+    """The types of a function: its arguments and its result, to and from JSON.
+
+    Raises:
+        TypeError: If pydantic can't do it with one of them.
+        NameError: If an annotation names what is not there.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._signature = inspect.signature(function)
+        hints = get_type_hints(function, include_extras=True)
+        fields: dict[str, Any] = {}
+        for name, parameter in self._signature.parameters.items():
+            hint = hints.get(name, Any)
+            if parameter.kind is parameter.VAR_POSITIONAL:
+                hint = tuple[hint, ...]  # type: ignore[valid-type]
+            elif parameter.kind is parameter.VAR_KEYWORD:
+                hint = dict[str, hint]  # type: ignore[valid-type]
+            # The default of whoever runs it counts, not that of the caller.
+            fields[name] = NotRequired[hint]
+        # In a tuple, since pydantic takes no configuration for a class that may have its own.
+        arguments = cast("Any", TypedDict)("arguments", fields)
+        self._arguments = _adapter(arguments)
+        self._result = _adapter(hints.get("return", Any))
+
+    def dump_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return the arguments of a call as JSON.
+
+        Raises:
+            TypeError: If the function takes others.
+            ValueError: If one of them is not what its annotation says.
+        """
+        bound = self._signature.bind(*args, **kwargs)
+        return _dump(self._arguments, dict(bound.arguments))
+
+    def load_arguments(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call.
+
+        Raises:
+            ValueError: If one of them is not what its annotation says.
+            TypeError: If one is missing.
+        """
+        (arguments,) = self._arguments.validate_json(data)
+        bound = inspect.BoundArguments(self._signature, cast("Any", arguments))
+        self._signature.bind(*bound.args, **bound.kwargs)
+        return bound.args, bound.kwargs
+
+    def dump_result(self, result: Any) -> bytes:
+        """Return a result as JSON.
+
+        Raises:
+            ValueError: If it is not what the annotation says.
+        """
+        return _dump(self._result, result)
+
+    def load_result(self, data: bytes) -> Any:
+        """Return a result.
+
+        Raises:
+            ValueError: If it is not what the annotation says.
+        """
+        return self._result.validate_json(data)[0]
+
+
+def _adapter(hint: Any) -> TypeAdapter[tuple[Any]]:
+    return TypeAdapter(tuple[hint], config=_CONFIG)
+
+
+def _dump(adapter: TypeAdapter[tuple[Any]], value: object) -> bytes:
+    return adapter.dump_json((value,), warnings="error", by_alias=True, round_trip=True)
+
+
+def dump_error(exc: BaseException) -> bytes:
+    """Return an exception as JSON: class, arguments, attributes, notes, text and traceback."""
+    data = _describe(exc)
+    lines = traceback.format_exception(exc)
+    data["traceback"] = "".join(lines)[-_MOST_TEXT:]
+    return json.dumps(data).encode()
+
+
+def load_error(data: bytes, worker: str) -> Exception:
+    """Return an exception of a worker, with where it was raised as its cause.
+
+    Its class is one that this process has imported already, and `RemoteError` if it has not, or if
+    an exception of that class would not say the same.
+
+    Raises:
+        ValueError: If it was written by somebody else.
+    """
+    described = json.loads(data)
+    exc = _restored(described)
+    exc.__cause__ = RemoteTraceback(worker, str(described.get("traceback", "")).rstrip())
+    return exc
+
+
+def _describe(exc: BaseException) -> dict[str, Any]:
+    cls = type(exc)
+    data: dict[str, Any] = {
+        "type": f"{cls.__module__}:{cls.__qualname__}",
+        "text": _text(exc)[:_MOST_TEXT],
+        "notes": [str(note)[:_MOST_TEXT] for note in getattr(exc, "__notes__", ())],
+    }
+    if isinstance(exc, BaseExceptionGroup):
+        data["message"] = exc.message
+        data["errors"] = [_describe(inner) for inner in exc.exceptions[:_MOST_ERRORS]]
+        return data
+    state = {k: v for k, v in vars(exc).items() if k != "__notes__"}
+    told = {"args": list(exc.args), "state": state}
+    return data | {key: value for key, value in told.items() if _is_json(value)}
+
+
+def _text(exc: BaseException) -> str:
+    try:
+        return str(exc)
+    except Exception:  # noqa: BLE001  # it is the user's
+        return object.__repr__(exc)
+
+
+def _is_json(value: object) -> bool:
+    """Whether a value is the same after it has travelled: a tuple would be a list."""
+    try:
+        text = json.dumps(value)
+        return len(text) <= _MOST_TEXT and bool(json.loads(text) == value)
+    except Exception:  # noqa: BLE001  # its classes are the user's
+        return False
+
+
+def _restored(data: Mapping[str, Any]) -> Exception:
+    type_name, text = str(data["type"]), str(data["text"])
+    exc: Exception | None
+    if "errors" in data:
+        errors = [_restored(inner) for inner in data["errors"]]
+        exc = ExceptionGroup(str(data["message"]), errors)
+    else:
+        exc = _instance(_known_class(type_name), data)
+    if exc is None:
+        exc = RemoteError(text, type_name.replace(":", ".").removeprefix("builtins."))
+    for note in data.get("notes", ()):
+        exc.add_note(str(note))
+    return exc
+
+
+def _known_class(type_name: str) -> type[Exception] | None:
+    """Return a class of exceptions that this process knows: nothing is imported."""
+    module_name, _, path = type_name.partition(":")
+    found: Any = sys.modules.get(module_name)
+    for name in path.split("."):
+        found = vars(found).get(name) if hasattr(found, "__dict__") else None
+    # A SystemExit of a worker does not end this process.
+    return found if isinstance(found, type) and issubclass(found, Exception) else None
+
+
+def _instance(cls: type[Exception] | None, data: Mapping[str, Any]) -> Exception | None:
+    """Return an exception of this class that says the same, if there can be one."""
+    if cls is None or "args" not in data:
+        return None
+    args = tuple(data["args"])
+    for make in (_unpickled, _called):
+        try:
+            exc = make(cls, args, data.get("state"))
+            # A message that its __init__ has made of the arguments would be made of itself.
+            if type(exc) is cls and exc.args == args and str(exc) == data["text"]:
+                return exc
+        except Exception:  # noqa: BLE001, S112  # its class is the user's: it is told by its text
+            continue
+    return None
+
+
+def _unpickled(cls: type[Exception], args: tuple[Any, ...], state: Any) -> Exception:
+    """Make an exception by its state, as pickle does, but without its ``__init__``."""
+    if not isinstance(state, dict):
+        msg = "a part of its state has not travelled"
+        raise TypeError(msg)
+    exc = cls.__new__(cls, *args)
+    vars(exc).update(state)
+    return exc
+
+
+def _called(cls: type[Exception], args: tuple[Any, ...], _state: Any) -> Exception:
+    return cls(*args)

@@ -1,0 +1,53 @@
+"""The engines of the tests: docket in memory, and on a Redis that runs or is started."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+from tests.locks.conftest import _service, _skip_without
+from tests.locks.kinds import REDIS
+from tests.locks.services import RedisService
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[str]:
+    """The URL of a Redis."""
+    yield from _service("redis", REDIS)
+
+
+@pytest.fixture
+def own_redis() -> Iterator[RedisService]:
+    """A Redis that the test may kill."""
+    service = RedisService()
+    _skip_without(service)
+    with service:
+        yield service
+
+
+@pytest.fixture(params=["memory", "redis"])
+def url(request: pytest.FixtureRequest) -> str:
+    """The URL of an engine: each kind in turn."""
+    return "memory://" if request.param == "memory" else str(request.getfixturevalue("redis"))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A name that no other test's jobs have; what they leave in Redis is removed."""
+    from tests.jobs.functions import log
+
+    log.clear()
+    own = f"quattro-web-test-{uuid.uuid4().hex[:8]}"
+    yield own
+    if "redis" in request.fixturenames:
+        _forget(str(request.getfixturevalue("redis")), own)
+
+
+def _forget(url: str, name: str) -> None:
+    from redis import Redis
+
+    with Redis.from_url(url) as client:
+        for key in client.scan_iter(f"{name}:*", count=1000):
+            client.delete(key)
