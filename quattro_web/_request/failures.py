@@ -90,7 +90,6 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
         if is_stream and all(isinstance(error, ShuttingDownError) for error in errors):
             errors = []
         outcome = _outcome(exchange, tasks, errors, exc)
-        exc = None
         if outcome is not Outcome.DONE:
             gate.drop()
         if outcome is Outcome.FAILED:
