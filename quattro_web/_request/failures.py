@@ -82,7 +82,7 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
         raise
     await exchange.unwatch()
     # The start of a stream that was held for long enough is sent by a task of the gate's.
-    if gate.releasing is not None and (unsent := await gate.settle()) is not None:
+    if (unsent := await gate.settle()) is not None:
         errors.append(unsent)
     try:
         errors = tasks.failures(errors, exc)

@@ -9,10 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from quattro_core import TaskGroup
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web._request.handlers import end_children_first
+from tests.request.failing import Teapot, fail
 from tests.request.gated import app_of, ticks
 from tests.support.asgi import Exchange, get, run
 
@@ -113,3 +115,48 @@ def test_app_that_is_first_asked_in_two_threads() -> None:
     while not hasattr(middleware, "_exception_handlers"):
         middleware = middleware.app
     assert middleware._exception_handlers[LookupError].quattro_web_handler is handler
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_answer_that_takes_its_time(asks: bool) -> None:
+    """R4: Of a response that has failed after its start, which was held back, nothing leaves while
+    an exception handler takes its time for the answer."""
+
+    class Endpoint:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if asks:
+                request_task_group(scope)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            async with TaskGroup() as tg:
+                tg.create_task(fail(Teapot()))
+
+    async def slow(request: Request, exc: Exception) -> Response:
+        return await asyncio.sleep(1, PlainTextResponse("instead", 418))
+
+    app = Starlette(routes=[Route("/", Endpoint())], exception_handlers={Teapot: slow})
+    install(app)
+    log: list[str] = []
+    run(get(app, log=log))
+    assert log == ["start 418", "body instead"]
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_handler_that_raises_a_group_again(is_installed: bool) -> None:
+    """R10: An exception handler for groups that raises them again is called as often as without
+    this package: once by each of Starlette's two layers."""
+    calls: list[Exception] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        calls.append(exc)
+        raise exc
+
+    async def endpoint(request: Request) -> Response:
+        async with TaskGroup() as tg:
+            tg.create_task(fail(Teapot()))
+        raise AssertionError
+
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers={ExceptionGroup: handler})
+    if is_installed:
+        install(app)
+    assert run(get(app)).status == 500
+    assert len(calls) == 2

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
@@ -203,3 +204,74 @@ def test_several_children_hear_of_the_client() -> None:
 
     socket = run(main())
     assert (socket.log, socket.error) == (["accept"], None)
+
+
+def test_child_that_refuses_and_fails() -> None:
+    """R6: A WebSocket that a child has refused is not refused again when the child fails."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async def refuse() -> None:
+            await websocket.close()
+            raise HTTPException(403)
+
+        request_task_group(websocket).create_task(refuse())
+
+    assert connect(endpoint).log == ["close 1000", "raised HTTPException"]
+
+
+def test_child_that_closes_and_fails() -> None:
+    """R6: Nor is an exception handler asked to close one that a child has closed."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async def close() -> None:
+            await websocket.close(4000)
+            raise ZeroDivisionError
+
+        await websocket.accept()
+        request_task_group(websocket).create_task(close())
+
+    async def never(_: WebSocket, exc: Exception) -> None:
+        raise AssertionError from exc
+
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: never})
+    assert socket.log == ["accept", "close 4000", "raised ZeroDivisionError"]
+
+
+def test_failure_when_the_client_has_left() -> None:
+    """R6: Nothing is sent to a client that has left, of a failure that follows."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        raise ZeroDivisionError
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+
+    async def main() -> Socket:
+        socket = Socket(app)
+        socket.leave()
+        return await socket.run()
+
+    assert run(main()).log == ["accept", "raised ZeroDivisionError"]
+
+
+def test_client_that_left_while_the_handler_sent() -> None:
+    """R6: So it is when the handler lets out that its client has left, which `send` has told."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        await websocket.send_text("hello")
+
+    class Gone(Socket):
+        async def send(self, message: Message) -> None:
+            if message["type"] == "websocket.send":
+                raise ConnectionResetError
+            await super().send(message)
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+    assert run(Gone(app).run()).log == ["accept", "raised WebSocketDisconnect"]
