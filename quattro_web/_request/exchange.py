@@ -326,8 +326,9 @@ class Exchange:
             self.state = _OVER
 
     async def forward(self, message: Message) -> None:
-        """Send a message as it is, for those who need a coroutine."""
-        await self.pass_on(message)
+        """Send what is answered, as it is, unless an exception handler has started children."""
+        tasks = self.tasks
+        await (self.pass_on(message) if tasks is None or tasks.have_ended else tasks.send(message))
 
     async def _close_unwatched(self, close: Message) -> None:
         # granian before 2.8.9 sends it only when no receive() is pending, as that of the watch is.

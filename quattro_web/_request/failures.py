@@ -126,9 +126,18 @@ async def answer_error(exchange: Exchange, scope: Scope, exc: BaseException) -> 
         if not is_answered or _has_begun(exchange):
             raise_anew(exc)
         exchange.gate.drop()
-        await _Answer(exchange, scope).to([error])
+        failed: BaseException | None = None
+        try:
+            await _Answer(exchange, scope).to([error])
+        except BaseException as raised:
+            if exchange.tasks is None:
+                raise
+            failed = raised
+        if exchange.tasks is not None:  # its exception handler has asked for the group
+            await end_request(exchange, exchange.tasks, failed)
     finally:
         del error, exc
+        failed = None
 
 
 def _outcome(
