@@ -71,6 +71,12 @@ async def raises_a_group(conn: HTTPConnection) -> Response:
     raise AssertionError
 
 
+async def raises_a_group_whose_handler_fails(conn: HTTPConnection) -> Response:
+    async with TaskGroup() as tg:
+        tg.create_task(fail(IndexError()))
+    raise AssertionError
+
+
 async def raises_a_group_with_no_handler(conn: HTTPConnection) -> Response:
     async with TaskGroup() as tg:
         tg.create_task(fail(LookupError()))
@@ -213,6 +219,23 @@ async def streams(conn: HTTPConnection) -> Response:
     return Stream(chunks())
 
 
+async def streams_at_once(conn: HTTPConnection) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"a"
+
+    request_task_group(conn)
+    return Stream(chunks())
+
+
+async def streams_and_raises_at_once(conn: HTTPConnection) -> Response:
+    async def chunks() -> AsyncIterator[bytes]:
+        raise LookupError
+        yield b"a"
+
+    request_task_group(conn)
+    return Stream(chunks())
+
+
 async def streams_and_raises(conn: HTTPConnection) -> Response:
     request_task_group(conn)
 
@@ -264,6 +287,7 @@ WAYS: list[Way] = [
     returns,
     raises,
     raises_a_group,
+    raises_a_group_whose_handler_fails,
     raises_a_group_with_no_handler,
     has_a_deadline,
     exceeds_its_deadline,
@@ -292,6 +316,8 @@ WAYS: list[Way] = [
 ]
 STREAMS: list[Way] = [
     streams,
+    streams_at_once,
+    streams_and_raises_at_once,
     streams_and_raises,
     streams_and_fails,
     streams_and_is_cut,
@@ -313,6 +339,7 @@ OF_CONTEXTLIB: set[Way] = {
 
 async def respond(conn: Any, exc: Exception) -> Response | None:
     if isinstance(exc, IndexError):
+        request_task_group(conn)
         raise ValueError from exc
     if isinstance(conn, WebSocket):
         await conn.close(4000)
@@ -395,8 +422,8 @@ async def serve(app: ASGIApp, kind: str, way: Way) -> None:
     client: Exchange | Socket = Exchange(app) if kind == "http" else Socket(app)
     serving = asyncio.create_task(_serve(client))
     client.scope["serving"] = weakref.ref(serving)
-    await asyncio.sleep(0.1)
     if "left" in way.__name__:
+        await asyncio.sleep(0.1)
         client.disconnect() if isinstance(client, Exchange) else client.leave()
     await asyncio.wait((serving,))
 

@@ -70,6 +70,27 @@ def test_pieces_of_a_body_that_is_none_are_not_kept() -> None:
     assert log == ["start 200", "chunk ", "body"]
 
 
+def test_last_piece_that_was_announced_waits() -> None:
+    """R2: Of a body with a Content-Length, in several pieces, the last one waits for the children:
+    the client has the whole response with it."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            await asyncio.sleep(1)
+            log.append("child")
+
+        request_task_group(scope).create_task(child())
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        await send({"type": "http.response.body", "body": b"k", "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["start 200", "chunk o", "child", "chunk k", "body"]
+
+
 def test_more_than_was_announced_reaches_the_server() -> None:
     """R2, R10: What a body has more than its Content-Length is held back with the last byte of
     that, and the server, which complains about it, gets all."""
@@ -197,6 +218,19 @@ def test_headers_may_be_any_iterable() -> None:
         await send({"type": "http.response.body", "body": b""})
 
     assert run(get(TaskGroupMiddleware(app))).headers == {"x-name": "value"}
+
+
+def test_length_that_is_no_number() -> None:
+    """R10: A Content-Length that is no number is the server's to complain about."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        headers = [(b"content-length", b"many")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    assert run(get(TaskGroupMiddleware(app))).headers == {"content-length": "many"}
 
 
 def test_handler_that_opens_the_group_while_it_handles() -> None:
