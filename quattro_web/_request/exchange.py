@@ -457,7 +457,7 @@ class Exchange:
         if self.watch is not None:
             self.watch.stop()
             self.watch = None
-        if self._reader is not None and self._reader.is_read_ahead:
+        if self._reader is not None:
             await self._reader.stop_reading()
 
     def drop_finished_group(self) -> bool:
@@ -491,7 +491,6 @@ class Exchange:
             tasks.unguard()
         if self.watch is not None:
             await self.unwatch()
-            self.reader.on_disconnect(None)
         if isinstance(outer, Exchange) and outer.reader.is_read_ahead:
             await outer.reader.stop_reading()  # its watch has moved here
 

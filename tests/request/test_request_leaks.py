@@ -393,6 +393,18 @@ def sub_app(way: Way, seen: list[weakref.ref[object]]) -> Starlette:
     return app
 
 
+def watched_sub_app(way: Way, seen: list[weakref.ref[object]]) -> Starlette:
+    sub = starlette(way, seen)
+
+    async def watched(scope: Scope, receive: Receive, send: Send) -> None:
+        cancel_on_disconnect(scope)
+        await sub(scope, receive, send)
+
+    app = Starlette(routes=[Mount("/", watched)])
+    install(app)
+    return app
+
+
 def asgi(way: Way, seen: list[weakref.ref[object]]) -> TaskGroupMiddleware:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -449,7 +461,7 @@ def no_garbage_collector() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_garbage_collector")
 @pytest.mark.parametrize("kind", ["http", "websocket"])
-@pytest.mark.parametrize("make", [starlette, fastapi, sub_app, asgi])
+@pytest.mark.parametrize("make", [starlette, fastapi, sub_app, watched_sub_app, asgi])
 def test_nothing_is_left_of_a_request(make: Callable[..., ASGIApp], kind: str) -> None:
     """R9: However a request ends, it leaves no cycle of references: its scope is freed at once."""
 
