@@ -197,3 +197,34 @@ def test_dependency_that_answers_for_the_handler() -> None:
     install(app)
     run(get(app, log=log))
     assert log[:2] == ["child ended", "start 409"]
+
+
+@pytest.mark.parametrize("first", ["group", "session"])
+def test_children_of_a_stream_that_fails(first: str) -> None:
+    """R3: So they do when the body of a stream raises, which uses the dependencies of the request
+    until then."""
+    app = FastAPI()
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "a"
+        raise ZeroDivisionError
+
+    def stream(tg: Any) -> StreamingResponse:
+        tg.create_task(child())
+        return StreamingResponse(chunks())
+
+    if first == "group":
+
+        @app.get("/")
+        async def handler(tg: RequestTaskGroup, a: RequestSession) -> StreamingResponse:
+            return stream(tg)
+    else:
+
+        @app.get("/")
+        async def other(a: RequestSession, tg: RequestTaskGroup) -> StreamingResponse:
+            return stream(tg)
+
+    install(app)
+    run(get(app, log=log))
+    sessions = ["child ended", "request session closed"]
+    assert log == ["start 200", "chunk a", *sessions, "raised ZeroDivisionError"]

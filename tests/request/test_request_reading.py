@@ -69,6 +69,39 @@ def test_reading_ahead_is_bounded(size: int, ahead: int) -> None:
     run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
 
 
+def test_reading_ahead_of_a_websocket_is_bounded() -> None:
+    """R7: So it is with the messages of a WebSocket."""
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        await asyncio.sleep(0)
+        return {"type": "websocket.receive", "text": "x" * 65536}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(5)
+        assert read == 1
+
+    async def send(message: Message) -> None:
+        raise AssertionError
+
+    scope: Scope = {"type": "websocket", "path": "/", "headers": []}
+    run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
+
+
+def test_client_that_leaves_after_a_large_body() -> None:
+    """R7: When all of a body has come, its size does not hide that the client leaves."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hang(log, "handler")
+
+    body: list[Message] = [{"type": "http.request", "body": b"x" * 70000, "more_body": False}]
+    run(serve(TaskGroupMiddleware(app, cancel_on_disconnect=True), body))
+    assert log == ["handler cancelled after 0.55 s: the client has disconnected"]
+
+
 def test_nothing_is_read_before_100_continue() -> None:
     """R7: With ``Expect: 100-continue`` nothing is read before the app does: reading sends it."""
     log: list[str] = []
