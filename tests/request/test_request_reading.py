@@ -44,6 +44,27 @@ def test_body_is_neither_lost_nor_reordered() -> None:
     assert run(main()).body == b"0|1|2|3|4|5|"
 
 
+def test_piece_that_comes_while_the_app_waits() -> None:
+    """R7: An app that waits for the body gets each piece when it comes, also while it is watched."""
+    times: list[float] = []
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.sleep(1)  # watched by now
+        async for _ in request.stream():
+            times.append(asyncio.get_running_loop().time())
+        return Response()
+
+    async def main() -> Exchange:
+        exchange = Exchange(app_of(endpoint), method="POST", body=[], unfinished=True)
+        for number in (2, 3, 4):
+            upload = partial(exchange.upload, b"piece", more=number < 4)
+            asyncio.get_running_loop().call_later(number, upload)
+        return await exchange.run()
+
+    assert run(main()).status == 200
+    assert times[:3] == [2, 3, 4]
+
+
 @pytest.mark.parametrize(("size", "ahead"), [(65536, 1), (32768, 2), (10, 64)])
 def test_reading_ahead_is_bounded(size: int, ahead: int) -> None:
     """R7: No more than 64 KiB is read ahead of an app that does not read."""
@@ -69,7 +90,8 @@ def test_reading_ahead_is_bounded(size: int, ahead: int) -> None:
     run(TaskGroupMiddleware(app, cancel_on_disconnect=True)(scope, receive, send))
 
 
-def test_reading_ahead_of_a_websocket_is_bounded() -> None:
+@pytest.mark.parametrize("said", [{"text": "x" * 65536}, {"bytes": b"x" * 65536}])
+def test_reading_ahead_of_a_websocket_is_bounded(said: Message) -> None:
     """R7: So it is with the messages of a WebSocket."""
     read = 0
 
@@ -77,7 +99,7 @@ def test_reading_ahead_of_a_websocket_is_bounded() -> None:
         nonlocal read
         read += 1
         await asyncio.sleep(0)
-        return {"type": "websocket.receive", "text": "x" * 65536}
+        return {"type": "websocket.receive", **said}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(5)
