@@ -45,7 +45,7 @@ def test_body_is_neither_lost_nor_reordered() -> None:
 
 
 def test_piece_that_comes_while_the_app_waits() -> None:
-    """R7: An app that waits for the body gets each piece when it comes, also while it is watched."""
+    """R7: An app that waits for the body gets each piece when it comes, also if it is watched."""
     times: list[float] = []
 
     async def endpoint(request: Request) -> Response:

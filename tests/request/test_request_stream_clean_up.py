@@ -183,8 +183,14 @@ def test_body_that_fails_as_it_is_closed(errors: list[logging.LogRecord]) -> Non
 
 def test_body_that_sends_by_itself(errors: list[logging.LogRecord]) -> None:
     """R5: A generator that is running, since it sends by itself, is not closed from outside: it
-    sees its cancellation."""
+    sees its cancellation. What it takes its chunks from is closed."""
     log: list[str] = []
+
+    async def source() -> AsyncIterator[bytes]:
+        try:
+            yield b"one"
+        finally:
+            log.append("source closed")
 
     class Sending:
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -196,17 +202,19 @@ def test_body_that_sends_by_itself(errors: list[logging.LogRecord]) -> None:
         async def pieces(self, send: Send) -> AsyncIterator[None]:
             try:
                 await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body", "body": b"a", "more_body": True})
+                async for piece in source():
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
                 yield
             finally:
-                log.append("closed")
+                log.append("body ends")
 
     async def slow(message: Message) -> None:
         if message["type"] == "http.response.body":
             await asyncio.Event().wait()
 
-    run(Exchange(TaskGroupMiddleware(Sending()), on_send=slow).run())
-    assert log == ["closed"]
+    run(Exchange(TaskGroupMiddleware(Sending()), on_send=slow, log=log).run())
+    ends = ["source closed", "body ends", "raised DeadlineExceededError"]
+    assert log == ["start 200", "chunk one", *ends]
     assert not [record for record in errors if record.exc_info]
 
 
