@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from fastapi import Depends, FastAPI, HTTPException
@@ -228,3 +228,21 @@ def test_children_of_a_stream_that_fails(first: str) -> None:
     run(get(app, log=log))
     sessions = ["child ended", "request session closed"]
     assert log == ["start 200", "chunk a", *sessions, "raised ZeroDivisionError"]
+
+
+@pytest.mark.parametrize("scope", ["request", "function"])
+def test_value_of_a_dependency(scope: Literal["request", "function"]) -> None:
+    """R10: The handler gets what a dependency yields opened after its group was asked for."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[str]:
+        yield "session"
+
+    @app.get("/")
+    async def handler(
+        tg: RequestTaskGroup, value: Annotated[str, Depends(session, scope=scope)]
+    ) -> str:
+        return value
+
+    install(app)
+    assert run(get(app)).body == b'"session"'
