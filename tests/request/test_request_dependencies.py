@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from quattro_web import install
+from quattro_web import TaskGroupMiddleware, install, request_task_group, set_deadline
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.sessions import FunctionSession, RequestSession, child, log
 from tests.support.asgi import get, run
@@ -246,3 +248,53 @@ def test_value_of_a_dependency(scope: Literal["request", "function"]) -> None:
 
     install(app)
     assert run(get(app)).body == b'"session"'
+
+
+def test_child_that_sends_the_response() -> None:
+    """R3: So they do when a child sends the response, which the handler does not wait for."""
+    app = FastAPI()
+
+    class ByChild(PlainTextResponse):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def respond() -> None:
+                await asyncio.sleep(1)
+                log.append("child ended")
+                await PlainTextResponse("by a child")(scope, receive, send)
+
+            request_task_group(scope).create_task(respond())
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, a: RequestSession) -> Response:
+        return ByChild()
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child ended", "request session closed", "start 200", "body by a child"]
+
+
+def test_session_of_a_handler_that_swallows_its_cancellation() -> None:
+    """R4, R8: The dependencies of a handler that goes on after its deadline, below a middleware that
+    runs it in a task, see that error as itself."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            log.append(type(exc).__name__)
+            raise
+
+    @app.get("/")
+    async def handler(
+        request: Request, a: Annotated[None, Depends(session, scope="function")]
+    ) -> None:
+        set_deadline(request, 1)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    @app.middleware("http")
+    async def passes(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    assert run(get(TaskGroupMiddleware(app))).status == 504
+    assert log == ["DeadlineExceededError"]

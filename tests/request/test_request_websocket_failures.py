@@ -8,9 +8,10 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
@@ -275,3 +276,31 @@ def test_client_that_left_while_the_handler_sent() -> None:
     app = Starlette(routes=[WebSocketRoute("/", endpoint)])
     install(app)
     assert run(Gone(app).run()).log == ["accept", "raised WebSocketDisconnect"]
+
+
+def test_exception_handler_below_the_middlewares_of_a_route() -> None:
+    """R10: What an exception handler answers, the middlewares of the route don't see, as without
+    this package."""
+    seen: list[BaseException] = []
+
+    class Watching:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self.app(scope, receive, send)
+            except BaseException as exc:
+                seen.append(exc)
+                raise
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        raise ZeroDivisionError
+
+    route = WebSocketRoute("/", endpoint, middleware=[Middleware(Watching)])
+    app = Starlette(routes=[route], exception_handlers={ZeroDivisionError: explain})
+    install(app)
+    assert run(Socket(app).run()).log == ["accept", "send sorry", "close 4001"]
+    assert seen == []
