@@ -273,8 +273,8 @@ def test_child_that_sends_the_response() -> None:
 
 
 def test_session_of_a_handler_that_swallows_its_cancellation() -> None:
-    """R4, R8: The dependencies of a handler that goes on after its deadline, below a middleware that
-    runs it in a task, see that error as itself."""
+    """R4, R8: The dependencies of a handler that goes on after its deadline, below a middleware
+    which runs it in a task, see that error as itself."""
     app = FastAPI()
 
     async def session() -> AsyncIterator[None]:
@@ -298,3 +298,54 @@ def test_session_of_a_handler_that_swallows_its_cancellation() -> None:
 
     assert run(get(TaskGroupMiddleware(app))).status == 504
     assert log == ["DeadlineExceededError"]
+
+
+@pytest.mark.parametrize("why", ["deadline", "child"])
+def test_clean_up_of_a_session_between_handler_and_response(why: str) -> None:
+    """R3, R8: When the handler has returned, neither its deadline nor a child that fails cuts the
+    clean-up of dependencies that close before the response, which is not sent then."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+        log.append("closed")
+
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise HTTPException(504)
+
+    @app.get("/", dependencies=[Depends(session, scope="function")])
+    async def handler(request: Request) -> None:
+        tg = request_task_group(request)
+        if why == "deadline":
+            set_deadline(request, 1)
+        else:
+            tg.create_task(fail())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
+
+
+def test_stream_after_the_clean_up_of_a_session() -> None:
+    """R4, R8: What such a clean-up has held up comes after it, also to a stream that is silent."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+        log.append("closed")
+
+    async def silence() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "never"
+
+    @app.get("/", dependencies=[Depends(session, scope="function")])
+    async def handler(request: Request, tg: RequestTaskGroup) -> StreamingResponse:
+        set_deadline(request, 1, stream=3)
+        return StreamingResponse(silence())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
