@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
+from fastapi import Depends, FastAPI
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -13,6 +14,7 @@ from quattro_web import (
     CancelReason,
     cancel_on_disconnect,
     cancel_reason,
+    install,
     request_task_group,
     uninterrupted,
 )
@@ -239,3 +241,39 @@ def test_clean_up_that_fails_is_not_lost(caplog: pytest.LogCaptureFixture) -> No
     assert [record.getMessage() for record in caplog.records] == [
         "GET /: the client has left, its handler is cancelled"
     ]
+
+
+def test_leaving_is_no_bug_of_a_mounted_app() -> None:
+    """R7: That the client has left is told to the dependencies of a handler, and not to the mounted
+    app around it, which would take it for a bug."""
+    log: list[str] = []
+    sub = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            log.append(type(exc).__name__)
+            raise
+
+    @sub.get("/", dependencies=[Depends(session)])
+    async def handler(request: Request) -> None:
+        cancel_on_disconnect(request)
+        request_task_group(request)
+        await asyncio.Event().wait()
+
+    @sub.exception_handler(Exception)
+    async def bug(request: Request, exc: Exception) -> Response:
+        log.append("bug")
+        return Response(status_code=500)
+
+    app = FastAPI()
+    app.mount("/sub", sub)
+    install(app)
+
+    async def main() -> Exchange:
+        return await Exchange(app, "/sub/").disconnect_after(1).run()
+
+    exchange = run(main())
+    assert (exchange.status, exchange.error) == (499, None)
+    assert log == ["ClientDisconnect"]
