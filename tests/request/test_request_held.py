@@ -68,12 +68,14 @@ def test_chunk_in_the_moment_in_which_the_start_is_due(with_group: bool) -> None
     assert run(get(TaskGroupMiddleware(app))).log == ["start 200", "chunk a", "body"]
 
 
-def test_start_of_an_ordinary_response_instead_of_a_stream() -> None:
+@pytest.mark.parametrize("with_group", [True, False])
+def test_start_of_an_ordinary_response_instead_of_a_stream(with_group: bool) -> None:
     """R4: An app that has begun a stream, nothing of which has left, and begins an ordinary one
     instead, may still fail: that is held as any other."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request_task_group(scope)
+        if with_group:
+            request_task_group(scope)
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.start", "status": 200, "headers": headers})
