@@ -118,7 +118,7 @@ class TaskGroupMiddleware:
             elif error is not None:
                 await answer_error(exchange, scope, error)
             elif exchange.held is not None:
-                await exchange.send_start(exchange.held)  # the server has more to say of it
+                await exchange.gate.flush()  # the server has more to say of it
         finally:
             error = None  # it refers to this frame
             del self._requests[exchange]

@@ -329,8 +329,9 @@ class Exchange:
             self.state = _OVER
 
     async def forward(self, message: Message) -> None:
-        """Send a message as it is, for those who need a coroutine."""
-        await self.pass_on(message)
+        """Send what is answered, as it is, unless an exception handler has started children."""
+        tasks = self.tasks
+        await (self.pass_on(message) if tasks is None or tasks.have_ended else tasks.send(message))
 
     async def _close_unwatched(self, close: Message) -> None:
         # granian before 2.8.9 sends it only when no receive() is pending, as that of the watch is.
@@ -459,7 +460,7 @@ class Exchange:
         if self.watch is not None:
             self.watch.stop()
             self.watch = None
-        if self._reader is not None and self._reader.is_read_ahead:
+        if self._reader is not None:
             await self._reader.stop_reading()
 
     def drop_finished_group(self) -> bool:
@@ -493,7 +494,6 @@ class Exchange:
             tasks.unguard()
         if self.watch is not None:
             await self.unwatch()
-            self.reader.on_disconnect(None)
         if isinstance(outer, Exchange) and outer.reader.is_read_ahead:
             await outer.reader.stop_reading()  # its watch has moved here
 

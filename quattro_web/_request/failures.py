@@ -82,7 +82,7 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
         raise
     await exchange.unwatch()
     # The start of a stream that was held for long enough is sent by a task of the gate's.
-    if gate.releasing is not None and (unsent := await gate.settle()) is not None:
+    if (unsent := await gate.settle()) is not None:
         errors.append(unsent)
     try:
         errors = tasks.failures(errors, exc)
@@ -90,7 +90,6 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
         if is_stream and all(isinstance(error, ShuttingDownError) for error in errors):
             errors = []
         outcome = _outcome(exchange, tasks, errors, exc)
-        exc = None
         if outcome is not Outcome.DONE:
             gate.drop()
         if outcome is Outcome.FAILED:
@@ -127,9 +126,18 @@ async def answer_error(exchange: Exchange, scope: Scope, exc: BaseException) -> 
         if not is_answered or _has_begun(exchange):
             raise_anew(exc)
         exchange.gate.drop()
-        await _Answer(exchange, scope).to([error])
+        failed: BaseException | None = None
+        try:
+            await _Answer(exchange, scope).to([error])
+        except BaseException as raised:
+            if exchange.tasks is None:
+                raise
+            failed = raised
+        if exchange.tasks is not None:  # its exception handler has asked for the group
+            await end_request(exchange, exchange.tasks, failed)
     finally:
         del error, exc
+        failed = None
 
 
 def _outcome(

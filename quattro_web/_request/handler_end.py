@@ -75,6 +75,8 @@ class Guard:
         for stack in (self.request_stack, self._function_stack):
             try:
                 del stack.enter_async_context
+                if holds_any(stack):
+                    stack.pop_all()  # it was closed before it was guarded
             except AttributeError:  # of another class, or guarded twice
                 continue
 

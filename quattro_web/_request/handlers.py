@@ -78,8 +78,6 @@ def choose(errors: Sequence[BaseException], scope: Mapping[str, Any]) -> BaseExc
         errors: What has failed, the first one first.
         scope: Where the app's exception handlers are.
     """
-    if len(errors) == 1 and not isinstance(errors[0], BaseExceptionGroup):
-        return errors[0]
     group = errors[0]
     if len(errors) > 1:
         group = BaseExceptionGroup("several tasks of a request have failed", errors)

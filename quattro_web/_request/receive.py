@@ -101,7 +101,7 @@ class RequestReader:
     def on_disconnect(self, on_gone: Callable[[], None] | None) -> None:
         """Call *on_gone*, once, when it is known that the client has left; None calls nothing."""
         self._on_gone = on_gone
-        if self.gone is not None and on_gone is not None:
+        if self.gone is not None:
             self._left(self.gone)
 
     @property
@@ -137,7 +137,7 @@ class RequestReader:
 
     @property
     def _is_reading_ahead(self) -> bool:
-        return self._reader is not None and not self._reader.done() and self.gone is None
+        return self._reader is not None and not self._reader.done()
 
     def _start(self) -> None:
         # While the app itself waits for a message there must be no second reader: it tells.

@@ -87,12 +87,7 @@ class ResponseGate:
             request.state = _HOLDING
         self.keep()
         headers = start.get("headers", ())
-        if headers.__class__ is list:
-            for header in headers:
-                if header[0] == b"content-length":
-                    request.held = start
-                    return
-        elif not isinstance(headers, list | tuple):
+        if not isinstance(headers, list | tuple):
             start = {**start, "headers": list(headers)}  # any iterable will do, and only once
         request.held = start
         if _announced_length(start) is None:
@@ -123,14 +118,12 @@ class ResponseGate:
 
     def hold_end(self, end: Message) -> None:
         """Keep the end of a response that a child sends until all of them have ended."""
-        self.keep()
         self._keep_behind(end)
 
     def keep(self) -> None:
         """Hold the start, however long that takes: the response turns out to be no stream."""
         if self.timer is not None:
             self.timer.cancel()
-            self.timer = None
 
     def drop(self) -> None:
         """Forget what is held back: something else is answered."""
@@ -149,7 +142,6 @@ class ResponseGate:
     async def flush(self) -> None:
         """Send all that is held back."""
         start, self._request.held = self._request.held, None
-        self.keep()
         if start is not None:
             await self._request.send_start(start)
         elif self.releasing is not None:
@@ -173,7 +165,6 @@ class ResponseGate:
 
     def _release(self) -> None:
         request = self._request
-        self.timer = None
         if request.held is not None and not request.has_failed:
             start, request.held = request.held, None
             self.releasing = asyncio.create_task(
@@ -262,7 +253,7 @@ async def close_body() -> None:
         frame = frame.f_back
     # A generator that iterates over another one does not close it: from the outside in.
     for body in bodies:
-        if body.ag_frame is None or body.ag_running:
+        if body.ag_running:
             continue
         with cancel_scopes.shield():  # whoever cancels by anyio's scopes does so again and again
             try:

@@ -723,6 +723,7 @@ class RequestTasks:
         guards, self.guards = self.guards, None
         for guard in (guards or {}).values():
             guard.detach()
+        self._news = None  # it refers to this object, by its traceback
 
     def _is_main(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the handler runs in it, or the middleware does."""

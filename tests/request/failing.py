@@ -17,7 +17,10 @@ class Teapot(Exception):
 
 async def fail(exc: BaseException) -> None:
     await asyncio.sleep(0)
-    raise exc
+    try:
+        raise exc
+    finally:
+        del exc  # its traceback refers to this frame
 
 
 def failing_app(*errors: BaseException, **options: Any) -> Starlette:

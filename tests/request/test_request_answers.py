@@ -1,6 +1,7 @@
 """Apps and servers that are in the middle of an answer to a failure."""
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from quattro_core import TaskGroup
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web._request.handlers import end_children_first
+from tests.request.failing import Teapot, fail
 from tests.request.gated import app_of, ticks
 from tests.support.asgi import Exchange, get, run
 
@@ -113,3 +116,125 @@ def test_app_that_is_first_asked_in_two_threads() -> None:
     while not hasattr(middleware, "_exception_handlers"):
         middleware = middleware.app
     assert middleware._exception_handlers[LookupError].quattro_web_handler is handler
+
+
+@pytest.mark.parametrize("asks", [True, False])
+def test_answer_that_takes_its_time(asks: bool) -> None:
+    """R4: Of a response that has failed after its start, which was held back, nothing leaves while
+    an exception handler reads the body and takes its time for the answer."""
+
+    class Endpoint:
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            if asks:
+                request_task_group(Request(scope, receive, send))
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            async with TaskGroup() as tg:
+                tg.create_task(fail(Teapot()))
+
+    async def slow(request: Request, exc: Exception) -> Response:
+        await request.body()
+        return await asyncio.sleep(1, PlainTextResponse("instead", 418))
+
+    app = Starlette(routes=[Route("/", Endpoint())], exception_handlers={Teapot: slow})
+    install(app)
+    log: list[str] = []
+    run(get(app, log=log))
+    assert log == ["start 418", "body instead"]
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_handler_that_raises_a_group_again(is_installed: bool) -> None:
+    """R10: An exception handler for groups that raises them again is called as often as without
+    this package: once by each of Starlette's two layers."""
+    calls: list[Exception] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        calls.append(exc)
+        raise exc
+
+    async def endpoint(request: Request) -> Response:
+        async with TaskGroup() as tg:
+            tg.create_task(fail(Teapot()))
+        raise AssertionError
+
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers={ExceptionGroup: handler})
+    if is_installed:
+        install(app)
+    assert run(get(app)).status == 500
+    assert len(calls) == 2
+
+
+def test_replaced_response_of_an_app_that_was_cancelled_before() -> None:
+    """R4: Of a response that the app has replaced when its child had failed nothing leaves, also
+    not after the answer, where it has swallowed somebody's cancellation before."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        request_task_group(scope).create_task(fail(Teapot()))
+        headers = [(b"content-length", b"5")]
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"never", "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        except Teapot:
+            await PlainTextResponse("instead", 418)(scope, receive, send)
+
+    log: list[str] = []
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["start 418", "body instead"]
+
+
+def app_with(handler: Any, *, group: bool) -> Starlette:
+    """Return an app whose endpoint has failed, maybe in a group of its own, without the request's.
+
+    Args:
+        handler: What answers.
+        group: Whether it is in one.
+    """
+
+    async def endpoint(request: Request) -> Response:
+        if not group:
+            raise Teapot
+        async with TaskGroup() as tg:
+            tg.create_task(fail(Teapot()))
+        raise AssertionError
+
+    app = app_of(endpoint)
+    app.add_exception_handler(Teapot, handler)
+    return app
+
+
+@pytest.mark.parametrize("group", [True, False])
+def test_children_of_an_exception_handler(group: bool) -> None:
+    """R2: An exception handler that is the first to start children is waited for as a handler is,
+    also if what it answers was in a group of the handler's."""
+    log: list[str] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        request_task_group(request).create_task(ticks(log, "child"))
+        return PlainTextResponse("instead", 418)
+
+    run(get(app_with(handler, group=group), log=log))
+    assert log == ["child", "start 418", "body instead"]
+
+
+@pytest.mark.parametrize("group", [True, False])
+@pytest.mark.parametrize("who", ["child", "handler"])
+def test_exception_handler_with_children_that_fails(who: str, group: bool) -> None:
+    """R4: What such an exception handler or its child fails with is answered, and nothing else."""
+    log: list[str] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        tg = request_task_group(request)
+        if who == "handler":
+            tg.create_task(asyncio.Event().wait())
+            raise HTTPException(404)
+        tg.create_task(fail(HTTPException(404)))
+        return PlainTextResponse("never seen", 418)
+
+    run(get(app_with(handler, group=group), log=log))
+    assert log == ["start 404", "body Not Found"]

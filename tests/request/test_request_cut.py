@@ -220,3 +220,20 @@ def test_chunk_after_a_failure_is_not_sent() -> None:
 
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["start 200", "chunk a", "raised ZeroDivisionError"]
+
+
+def test_cancellation_after_a_failure_that_was_handled_is_a_500() -> None:
+    """R4: A handler that has caught its child's failure, and is cancelled by itself then, is a 500,
+    and no response that never comes."""
+
+    async def endpoint(request: Request) -> Response:
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await request_task_group(request).create_task(fail())
+        raise asyncio.CancelledError
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    assert run(get(app)).status == 500

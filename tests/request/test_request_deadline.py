@@ -167,3 +167,25 @@ def test_log_names_what_was_still_running(caplog: pytest.LogCaptureFixture) -> N
     assert message.startswith("GET / has passed its deadline after 5.000 s; still running: handler")
     assert "endpoint, " in message
     assert f"the query ({query.__qualname__}, {__file__}:" in message
+
+
+def test_deadline_while_the_children_of_a_failed_handler_end(
+    errors: list[logging.LogRecord],
+) -> None:
+    """R3, R8: A deadline that passes while a handler has raised, and its children clean up, changes
+    nothing of what is answered."""
+
+    async def endpoint(request: Request) -> Response:
+        async def child() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(2)
+
+        request_task_group(request).create_task(child())
+        await asyncio.sleep(0)
+        raise HTTPException(403)
+
+    exchange = run(get(app_of(endpoint, deadline=1)))
+    assert exchange.status == 403
+    assert not [record for record in errors if record.exc_info]

@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from quattro_web import install
+from quattro_web import TaskGroupMiddleware, install, request_task_group, set_deadline
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.sessions import FunctionSession, RequestSession, child, log
 from tests.support.asgi import get, run
@@ -197,3 +199,153 @@ def test_dependency_that_answers_for_the_handler() -> None:
     install(app)
     run(get(app, log=log))
     assert log[:2] == ["child ended", "start 409"]
+
+
+@pytest.mark.parametrize("first", ["group", "session"])
+def test_children_of_a_stream_that_fails(first: str) -> None:
+    """R3: So they do when the body of a stream raises, which uses the dependencies of the request
+    until then."""
+    app = FastAPI()
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "a"
+        raise ZeroDivisionError
+
+    def stream(tg: Any) -> StreamingResponse:
+        tg.create_task(child())
+        return StreamingResponse(chunks())
+
+    if first == "group":
+
+        @app.get("/")
+        async def handler(tg: RequestTaskGroup, a: RequestSession) -> StreamingResponse:
+            return stream(tg)
+    else:
+
+        @app.get("/")
+        async def other(a: RequestSession, tg: RequestTaskGroup) -> StreamingResponse:
+            return stream(tg)
+
+    install(app)
+    run(get(app, log=log))
+    sessions = ["child ended", "request session closed"]
+    assert log == ["start 200", "chunk a", *sessions, "raised ZeroDivisionError"]
+
+
+@pytest.mark.parametrize("scope", ["request", "function"])
+def test_value_of_a_dependency(scope: Literal["request", "function"]) -> None:
+    """R10: The handler gets what a dependency yields opened after its group was asked for."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[str]:
+        yield "session"
+
+    @app.get("/")
+    async def handler(
+        tg: RequestTaskGroup, value: Annotated[str, Depends(session, scope=scope)]
+    ) -> str:
+        return value
+
+    install(app)
+    assert run(get(app)).body == b'"session"'
+
+
+def test_child_that_sends_the_response() -> None:
+    """R3: So they do when a child sends the response, which the handler does not wait for."""
+    app = FastAPI()
+
+    class ByChild(PlainTextResponse):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            async def respond() -> None:
+                await asyncio.sleep(1)
+                log.append("child ended")
+                await PlainTextResponse("by a child")(scope, receive, send)
+
+            request_task_group(scope).create_task(respond())
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, a: RequestSession) -> Response:
+        return ByChild()
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["child ended", "request session closed", "start 200", "body by a child"]
+
+
+def test_session_of_a_handler_that_swallows_its_cancellation() -> None:
+    """R4, R8: The dependencies of a handler that goes on after its deadline, below a middleware
+    which runs it in a task, see that error as itself."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            log.append(type(exc).__name__)
+            raise
+
+    @app.get("/")
+    async def handler(
+        request: Request, a: Annotated[None, Depends(session, scope="function")]
+    ) -> None:
+        set_deadline(request, 1)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+
+    @app.middleware("http")
+    async def passes(request: Request, call_next: Any) -> Any:
+        return await call_next(request)
+
+    assert run(get(TaskGroupMiddleware(app))).status == 504
+    assert log == ["DeadlineExceededError"]
+
+
+@pytest.mark.parametrize("why", ["deadline", "child"])
+def test_clean_up_of_a_session_between_handler_and_response(why: str) -> None:
+    """R3, R8: When the handler has returned, neither its deadline nor a child that fails cuts the
+    clean-up of dependencies that close before the response, which is not sent then."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+        log.append("closed")
+
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise HTTPException(504)
+
+    @app.get("/", dependencies=[Depends(session, scope="function")])
+    async def handler(request: Request) -> None:
+        tg = request_task_group(request)
+        if why == "deadline":
+            set_deadline(request, 1)
+        else:
+            tg.create_task(fail())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
+
+
+def test_stream_after_the_clean_up_of_a_session() -> None:
+    """R4, R8: What such a clean-up has held up comes after it, also to a stream that is silent."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        await asyncio.sleep(2)
+        log.append("closed")
+
+    async def silence() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        yield "never"
+
+    @app.get("/", dependencies=[Depends(session, scope="function")])
+    async def handler(request: Request, tg: RequestTaskGroup) -> StreamingResponse:
+        set_deadline(request, 1, stream=3)
+        return StreamingResponse(silence())
+
+    install(app)
+    run(get(app, log=log))
+    assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']

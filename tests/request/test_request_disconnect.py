@@ -5,6 +5,7 @@ import logging
 from collections.abc import AsyncIterator
 
 import pytest
+from fastapi import Depends, FastAPI
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -13,6 +14,7 @@ from quattro_web import (
     CancelReason,
     cancel_on_disconnect,
     cancel_reason,
+    install,
     request_task_group,
     uninterrupted,
 )
@@ -239,3 +241,42 @@ def test_clean_up_that_fails_is_not_lost(caplog: pytest.LogCaptureFixture) -> No
     assert [record.getMessage() for record in caplog.records] == [
         "GET /: the client has left, its handler is cancelled"
     ]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_leaving_is_no_bug_of_a_mounted_app(fails: bool) -> None:
+    """R7: That the client has left is told to the dependencies of a handler, and not to the mounted
+    app around it, which would take it for a bug. What they fail with then is one."""
+    log: list[str] = []
+    sub = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except Exception as exc:
+            log.append(type(exc).__name__)
+            if fails:
+                raise ZeroDivisionError from exc
+            raise
+
+    @sub.get("/", dependencies=[Depends(session)])
+    async def handler(request: Request) -> None:
+        cancel_on_disconnect(request)
+        request_task_group(request)
+        await asyncio.Event().wait()
+
+    @sub.exception_handler(Exception)
+    async def bug(request: Request, exc: Exception) -> Response:
+        log.append("bug")
+        return Response(status_code=500)
+
+    app = FastAPI()
+    app.mount("/sub", sub)
+    install(app)
+
+    async def main() -> Exchange:
+        return await Exchange(app, "/sub/").disconnect_after(1).run()
+
+    exchange = run(main())
+    assert isinstance(exchange.error, ZeroDivisionError) == fails
+    assert log == (["ClientDisconnect", "bug"] if fails else ["ClientDisconnect"])

@@ -103,6 +103,21 @@ def test_exit_in_a_child(
     run(main())
 
 
+@pytest.mark.parametrize("asks", [True, False])
+def test_exit_in_a_handler(asks: bool) -> None:
+    """R4: So it is in a handler, whether it has asked for its group or not."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if asks:
+            request_task_group(scope)
+        await exits()
+
+    exchange = run(get(TaskGroupMiddleware(app)))
+    assert str(exchange.error) == "SystemExit(3) ends a request, and not the server"
+    assert exchange.error is not None
+    assert repr(exchange.error.__cause__) == "SystemExit(3)"
+
+
 def test_exit_in_a_child_that_is_awaited() -> None:
     """R4: Who awaits a child that calls `sys.exit()` sees the request's failure."""
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from functools import partial
+from typing import Any
 
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -97,6 +99,18 @@ def test_handlers_that_are_not_async() -> None:
 
     exchange = run(get(failing_app(Teapot(), exception_handlers={Teapot: handler})))
     assert exchange.body == b"from a thread"
+
+
+def test_handler_that_is_an_object() -> None:
+    """R4: A handler may be an object that is called, also one with options that are set."""
+
+    class Answers:
+        async def __call__(self, request: Request, exc: Exception, *, text: str) -> Response:
+            return PlainTextResponse(text, 499)
+
+    handler: Any = partial(Answers(), text="from an object")
+    exchange = run(get(failing_app(Teapot(), exception_handlers={Teapot: handler})))
+    assert exchange.body == b"from an object"
 
 
 def test_handler_that_reads_the_body() -> None:

@@ -4,10 +4,12 @@ afterwards."""
 import asyncio
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
@@ -189,11 +191,68 @@ def test_start_leaves_when_the_app_reads_on(*, has_group: bool) -> None:
     assert (exchange.log, exchange.error) == (["start 200", "body a"], None)
 
 
-def test_start_of_a_silent_stream_leaves_without_a_group() -> None:
+def test_child_that_reads_does_not_send_the_start() -> None:
+    """R4: The start does not leave since a child reads, which may fail still."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            await receive()
+            await asyncio.sleep(0.01)
+            raise ZeroDivisionError
+
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await asyncio.Event().wait()
+
+    assert run(get(TaskGroupMiddleware(app))).log == ["raised ZeroDivisionError"]
+
+
+def test_stream_that_listens_does_not_send_the_start() -> None:
+    """R4: Nor since a response listens for its client's leaving, as one of Starlette's that streams
+    does: its body may fail still before it begins."""
+
+    async def endpoint(request: Request) -> Response:
+        async def chunks() -> AsyncIterator[str]:
+            await asyncio.sleep(0.01)
+            raise HTTPException(404)
+            yield "never"
+
+        request_task_group(request)
+        return StreamingResponse(chunks())
+
+    app = Starlette(routes=[Route("/", endpoint, methods=["POST"])])
+    install(app)
+
+    async def main() -> Exchange:
+        exchange = Exchange(app, method="POST", body=[b"a"], unfinished=True)
+        asyncio.get_running_loop().call_later(0.005, exchange.upload, b"b")
+        return await exchange.run()
+
+    assert run(main()).log == ["start 404", "body Not Found"]
+
+
+def test_app_that_reads_after_a_failure_does_not_send_the_start() -> None:
+    """R4: Nor since the app reads, which goes on although it was cancelled when a child failed."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            raise ZeroDivisionError
+
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await receive()
+
+    assert run(get(TaskGroupMiddleware(app))).log == ["raised ZeroDivisionError"]
+
+
+@pytest.mark.parametrize("headers", [[], [(b"content-type", b"text/plain")]])
+def test_start_of_a_silent_stream_leaves_without_a_group(headers: Any) -> None:
     """R2, R10: The headers of a stream that is silent at first are there soon."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         await asyncio.sleep(1)
         log.append("chunk is made")
         await send({"type": "http.response.body", "body": b"a", "more_body": True})

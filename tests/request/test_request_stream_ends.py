@@ -70,6 +70,28 @@ def test_pieces_of_a_body_that_is_none_are_not_kept() -> None:
     assert log == ["start 200", "chunk ", "body"]
 
 
+def test_last_piece_that_was_announced_waits() -> None:
+    """R2: Of a body with a Content-Length, in several pieces, the last one waits for the children,
+    also if the app reads meanwhile: the client has the whole response with it."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            await asyncio.sleep(1)
+            log.append("child")
+
+        request_task_group(scope).create_task(child())
+        headers = [(b"content-length", b"2")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        await send({"type": "http.response.body", "body": b"k", "more_body": True})
+        await receive()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    run(get(TaskGroupMiddleware(app), log=log))
+    assert log == ["start 200", "chunk o", "child", "chunk k", "body"]
+
+
 def test_more_than_was_announced_reaches_the_server() -> None:
     """R2, R10: What a body has more than its Content-Length is held back with the last byte of
     that, and the server, which complains about it, gets all."""
@@ -187,16 +209,31 @@ def test_deadline_is_answered_by_a_handler_that_reads_the_body(
     assert (exchange.status, exchange.body) == (504, again)
 
 
-def test_headers_may_be_any_iterable() -> None:
+@pytest.mark.parametrize("group", [True, False])
+def test_headers_may_be_any_iterable(group: bool) -> None:
     """R10: Headers that can be read only once reach the server."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request_task_group(scope)
+        if group:
+            request_task_group(scope)
         headers = iter([(b"x-name", b"value")])
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 
     assert run(get(TaskGroupMiddleware(app))).headers == {"x-name": "value"}
+
+
+def test_length_that_is_no_number() -> None:
+    """R10: A Content-Length that is no number is the server's to complain about."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        headers = [(b"content-length", b"many")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"", "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    assert run(get(TaskGroupMiddleware(app))).headers == {"content-length": "many"}
 
 
 def test_handler_that_opens_the_group_while_it_handles() -> None:
@@ -229,3 +266,30 @@ def test_grandchild_closes_the_websocket() -> None:
     app = Starlette(routes=[WebSocketRoute("/", endpoint)])
     install(app)
     assert run(Socket(app).run()).log == ["accept", "close 4000"]
+
+
+def test_stream_that_reads_that_its_client_has_left() -> None:
+    """R2, R7: A response of any kind that streams, and reads that its client has left, reads it
+    when the children have ended: it may close what they use."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def child() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(1)
+                log.append("child")
+
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        log.append("told")
+
+    async def main() -> None:
+        await Exchange(TaskGroupMiddleware(app), log=log).disconnect_after(1).run()
+
+    run(main())
+    assert log == ["start 200", "chunk a", "child", "told"]

@@ -3,14 +3,16 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Annotated, Any
 
+import pytest
 from anyio import from_thread, to_thread
 from fastapi import Depends, FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
-from quattro_web import install
+from quattro_web import cancel_on_disconnect, install, set_deadline, uninterrupted
 from quattro_web.fastapi import Deadline, RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
 
@@ -227,3 +229,23 @@ def test_thread_is_waited_for() -> None:
 
     assert run(serve(app)).status == 504
     assert log == ["thread ended", "session closed"]
+
+
+@pytest.mark.parametrize("is_watched", [True, False])
+def test_cancelling_is_asked_for_in_a_thread(is_watched: bool) -> None:
+    """R12: A def handler that asks in its thread for its request to be cancelled is told to be
+    async def, also where the request is watched already."""
+    app = FastAPI()
+    install(app, cancel_on_disconnect=is_watched)
+
+    @app.get("/")
+    def handler(request: Request) -> None:
+        for ask in (
+            partial(cancel_on_disconnect, request),
+            partial(set_deadline, request, 5),
+            uninterrupted(request).__enter__,
+        ):
+            with pytest.raises(RuntimeError, match="make the endpoint or dependency async def"):
+                ask()
+
+    assert run(get(app)).status == 200

@@ -45,7 +45,16 @@ def test_under_trio() -> None:
     ] * 2
 
 
-def test_failure_under_trio_after_children_under_asyncio() -> None:
+class Begins:
+    """An endpoint that fails when it has begun its response."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("path", ["/fails", "/begins"])
+def test_failure_under_trio_after_children_under_asyncio(path: str) -> None:
     """R10: An app whose requests have had children under asyncio fails under trio as without us."""
 
     async def asks(request: Request) -> Response:
@@ -55,12 +64,12 @@ def test_failure_under_trio_after_children_under_asyncio() -> None:
     async def fails(request: Request) -> Response:
         raise ZeroDivisionError
 
-    app = Starlette(routes=[Route("/", asks), Route("/fails", fails)])
+    app = Starlette(routes=[Route("/", asks), Route("/fails", fails), Route("/begins", Begins())])
     install(app)
     assert run(get(app)).status == 200
     client = TestClient(app, backend="trio")
     with pytest.raises(ZeroDivisionError) as caught:
-        client.get("/fails")
+        client.get(path)
     assert caught.value.__context__ is None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -124,6 +124,30 @@ def test_sub_app_is_watched_from_inside() -> None:
         install(outer, cancel_on_disconnect=True)
         run(leave(outer, "/inner/", after=0.2))
     assert log == ["handler cancelled after 0.20 s: the client has disconnected"] * 2
+
+
+def test_sub_app_of_an_app_with_deadlines() -> None:
+    """R7: That of an app which has deadlines alone is not: who reads that its client has left goes
+    on."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        with pytest.raises(ClientDisconnect):
+            await request.body()
+        await asyncio.sleep(1)
+        log.append("done")
+        return Response()
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+    install(inner)
+    outer = Starlette(routes=[Mount("/inner", inner)])
+    install(outer, deadline=60)
+
+    async def main() -> None:
+        await Exchange(outer, "/inner/", unfinished=True).disconnect_after(0.2).run()
+
+    run(main())
+    assert log == ["done"]
 
 
 def test_loop_that_ended_does_not_keep_the_next_from_watching() -> None:

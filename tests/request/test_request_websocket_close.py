@@ -8,7 +8,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from quattro_web import install, request_task_group
+from quattro_web import cancel_on_disconnect, install, request_task_group
 from tests.support.asgi import Socket, run
 
 
@@ -61,14 +61,19 @@ def test_close_while_the_client_is_watched(closer: str) -> None:
     assert log == ["accept", "close 4000"]
 
 
-def test_what_was_read_ahead_is_there_after_the_close() -> None:
-    """R7: What the watch had read ahead is not lost to a handler that closes before it reads."""
+@pytest.mark.parametrize("again", [True, False])
+def test_what_was_read_ahead_is_there_after_the_close(again: bool) -> None:
+    """R7: What the watch had read ahead is not lost to a handler that closes before it reads, nor
+    if it asks to be watched again."""
     received: list[Message] = []
 
     async def endpoint(websocket: WebSocket) -> None:
         await websocket.accept()
         await asyncio.sleep(1)
         await websocket.close()
+        if again:
+            cancel_on_disconnect(websocket)
+            await asyncio.sleep(0.5)
         received.extend([await websocket.receive(), await websocket.receive()])
 
     async def main() -> None:
@@ -84,3 +89,25 @@ def test_what_was_read_ahead_is_there_after_the_close() -> None:
         "websocket.receive",
         "websocket.disconnect",
     ]
+
+
+def test_handler_that_reads_on_after_the_close() -> None:
+    """R7: When the watch has ended with the close, what the handler reads does not begin it again:
+    no task is left of it."""
+    received: list[Message] = []
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await asyncio.sleep(1)
+        await websocket.close()
+        received.append(await websocket.receive())
+
+    async def main() -> None:
+        app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+        install(app, cancel_on_disconnect=True)
+        socket = Socket(app)
+        asyncio.get_running_loop().call_later(2, socket.say, "late")
+        await socket.run()
+
+    run(main())
+    assert received == [{"type": "websocket.receive", "text": "late"}]

@@ -8,9 +8,10 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
@@ -282,3 +283,102 @@ def test_http_error_in_a_mounted_app(how: str) -> None:
     install(app)
     socket = run(Socket(app, "/inner/").run())
     assert socket.log == ["accept", "close 1011", "raised HTTPException"]
+
+
+def test_child_that_refuses_and_fails() -> None:
+    """R6: A WebSocket that a child has refused is not refused again when the child fails."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async def refuse() -> None:
+            await websocket.close()
+            raise HTTPException(403)
+
+        request_task_group(websocket).create_task(refuse())
+
+    assert connect(endpoint).log == ["close 1000", "raised HTTPException"]
+
+
+def test_child_that_closes_and_fails() -> None:
+    """R6: Nor is an exception handler asked to close one that a child has closed."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        async def close() -> None:
+            await websocket.close(4000)
+            raise ZeroDivisionError
+
+        await websocket.accept()
+        request_task_group(websocket).create_task(close())
+
+    async def never(_: WebSocket, exc: Exception) -> None:
+        raise AssertionError from exc
+
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: never})
+    assert socket.log == ["accept", "close 4000", "raised ZeroDivisionError"]
+
+
+def test_failure_when_the_client_has_left() -> None:
+    """R6: Nothing is sent to a client that has left, of a failure that follows."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        with pytest.raises(WebSocketDisconnect):
+            await websocket.receive_text()
+        raise ZeroDivisionError
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+
+    async def main() -> Socket:
+        socket = Socket(app)
+        socket.leave()
+        return await socket.run()
+
+    assert run(main()).log == ["accept", "raised ZeroDivisionError"]
+
+
+def test_client_that_left_while_the_handler_sent() -> None:
+    """R6: So it is when the handler lets out that its client has left, which `send` has told."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        await websocket.send_text("hello")
+
+    class Gone(Socket):
+        async def send(self, message: Message) -> None:
+            if message["type"] == "websocket.send":
+                raise ConnectionResetError
+            await super().send(message)
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+    assert run(Gone(app).run()).log == ["accept", "raised WebSocketDisconnect"]
+
+
+def test_exception_handler_below_the_middlewares_of_a_route() -> None:
+    """R10: What an exception handler answers, the middlewares of the route don't see, as without
+    this package."""
+    seen: list[BaseException] = []
+
+    class Watching:
+        def __init__(self, app: ASGIApp) -> None:
+            self.app = app
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await self.app(scope, receive, send)
+            except BaseException as exc:
+                seen.append(exc)
+                raise
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        request_task_group(websocket)
+        raise ZeroDivisionError
+
+    route = WebSocketRoute("/", endpoint, middleware=[Middleware(Watching)])
+    app = Starlette(routes=[route], exception_handlers={ZeroDivisionError: explain})
+    install(app)
+    assert run(Socket(app).run()).log == ["accept", "send sorry", "close 4001"]
+    assert seen == []

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
 from anyio import from_thread
@@ -29,7 +30,7 @@ class Scene:
         self.app = Starlette(
             routes=[
                 Route(f"/{each.__name__}", each)
-                for each in (self.done, self.late, self.bad, self.events)
+                for each in (self.done, self.late, self.bad, self.events, self.stubborn)
             ],
             exception_handlers={504: self.answer, 418: self.answer},
         )
@@ -70,6 +71,15 @@ class Scene:
         background = BackgroundTask(self.background)
         return StreamingResponse(body(), media_type="text/event-stream", background=background)
 
+    async def stubborn(self, request: Request) -> Response:
+        response = await self.events(request)
+        response.background = BackgroundTask(self.background_that_goes_on)
+        return response
+
+    async def background_that_goes_on(self) -> None:
+        with suppress(asyncio.CancelledError):
+            await self.background()
+
     def shut_down(self, path: str) -> Exchange:
         """Make a request, send a SIGTERM when it is answered, let the server wait for its task."""
 
@@ -82,7 +92,7 @@ class Scene:
                     await asyncio.sleep(2)
                     await send(signal.SIGTERM)
                     done = await serving
-                assert not serving.cancelling()
+                assert serving.cancelling() == (path == "/stubborn")  # which has swallowed it
                 await life.stop()
                 return done
 
@@ -90,7 +100,8 @@ class Scene:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/done", 200), ("/late", 504), ("/bad", 504), ("/events", 200)]
+    ("path", "status"),
+    [("/done", 200), ("/late", 504), ("/bad", 504), ("/events", 200), ("/stubborn", 200)],
 )
 def test_background_tasks_are_cancelled(
     path: str, status: int, caplog: pytest.LogCaptureFixture
