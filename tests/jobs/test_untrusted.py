@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
+import cloudpickle
 from redis.asyncio import Redis
 
 from quattro_web._jobs.docket_engine import is_harmless
@@ -52,6 +53,12 @@ def message(**fields: Any) -> dict[bytes, bytes]:
         {"args": None},
         {"key": None},
         {"when": b"tomorrow"},
+        {"when": b"2026-01-31T12:00:00"},
+        {"traceparent": b"\xff"},
+        {"args": b"\x80\x04C\x00r\x00\x00\x00\x02\x85."},  # a few bytes that take 512 MB
+        {"args": pickle.dumps((b"{}",)).replace(b"\x80\x04", b"\x80\x09")},
+        {"args": pickle.dumps((b"{}",)).replace(b"\x95", b"\x95\xff")},
+        {"kwargs": pickle.dumps({"a": 1})},
         {"attempt": b"x"},
         {"generation": b"x"},
     ],
@@ -60,6 +67,9 @@ def test_other_messages_are_not_harmless(fields: dict[str, Any]) -> None:
     """D3: Only a message of one bytes object passes, and nothing of another is run to see that."""
     log.clear()
     assert is_harmless(message())
+    assert is_harmless(message(traceparent=b"00-1-1-01"))
+    for size in (300, 100_000):
+        assert is_harmless(message(args=cloudpickle.dumps((bytes(size),))))
     assert not is_harmless(message(**fields))
     assert log == []
 
@@ -74,6 +84,7 @@ def test_messages_of_others_run_nothing(
         f = Functions(redis, name)
         async with Redis.from_url(redis) as client, running(f):
             await client.xadd(f"{name}:stream", message(args=pickle.dumps((Evil(),))))  # type: ignore[arg-type]
+            await client.xadd(f"{name}:stream", message(traceparent=b"\xff"))  # type: ignore[arg-type]
             await client.xadd(
                 f"{name}:strikes",
                 {
@@ -82,7 +93,7 @@ def test_messages_of_others_run_nothing(
                 },
             )  # fmt: skip
             assert await f.double.remote(3) == 6
-            await until(lambda: len(errors) == 1)
+            await until(lambda: len(errors) == 2)
             assert await client.xlen(f"{name}:stream") == 0
         assert "somebody else" in errors[0].getMessage()
         assert log == []
