@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import Context, ContextVar
 from typing import Any, Protocol
+from weakref import ref
 
 from quattro_core import TaskGroup
 from quattro_web._request.receive import RequestReader
@@ -20,8 +21,9 @@ logger = logging.getLogger("quattro_web")
 WATCH_AFTER = 0.05
 
 # For those who are called without the request, and pass on what it has left of its time. One that a
-# server has leaked into another request has stopped, and says nothing.
-_WITH_DEADLINE: ContextVar[Watch | None] = ContextVar("quattro_web.deadline", default=None)
+# server has leaked into another request has stopped, and says nothing. A context lives as long as
+# its task, to which the request refers: it must not refer back.
+_WITH_DEADLINE: ContextVar[ref[Watch] | None] = ContextVar("quattro_web.deadline", default=None)
 
 
 def time_left_here() -> float | None:
@@ -29,7 +31,8 @@ def time_left_here() -> float | None:
 
     Also None in a section that must not be cut.
     """
-    watch = _WITH_DEADLINE.get()
+    found = _WITH_DEADLINE.get()
+    watch = None if found is None else found()
     return None if watch is None else watch.time_left_to_pass_on
 
 
@@ -118,7 +121,7 @@ class Watch:
             if self._conn["type"] == "websocket":
                 self._ends_by, self._must_end = self._begins_by, True
             self._deadline = self._loop.call_at(self._begins_by, self._expire)
-            _WITH_DEADLINE.set(self)
+            _WITH_DEADLINE.set(ref(self))
 
     def shorten_deadline(self, seconds: float) -> None:
         """Set the deadline until the response begins, in seconds from now, if it is a later one."""

@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
 from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
-from quattro_web import install
+from quattro_web import app_health, install
 from quattro_web.jobs import Jobs, JobsNotRunningError
 from tests.jobs.functions import double, fan_out, sleep
 
@@ -105,9 +106,11 @@ def test_install_takes_pumps_beside() -> None:
     """A1: The pumps of the jobs are beside those of the app, which may be added later."""
     app = Starlette()
 
-    async def poll() -> None: ...
+    async def poll() -> None:
+        await asyncio.Event().wait()
 
     install(app, pumps=[poll], jobs=Jobs("memory://"))
-    (middleware,) = app.user_middleware
-    pumps: Any = middleware.kwargs["pumps"]
-    assert [pump.name for pump in pumps][:2] == ["jobs", "jobs worker"]
+    with TestClient(app):
+        names = [pump.name for pump in app_health(app).pumps]
+    assert names[:2] == ["jobs", "jobs worker"]
+    assert "poll" in names[2]

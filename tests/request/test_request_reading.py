@@ -152,8 +152,8 @@ def test_nothing_is_read_before_100_continue() -> None:
 
 @pytest.mark.parametrize("pause", [0, 1])
 def test_one_reader_in_all(pause: float) -> None:
-    """R7: While the app waits for a message, nobody else does (trap: second reader), whether it is
-    watched already or not, and however often that is asked for."""
+    """R7: While the app waits for a message, nobody else does, whether it is watched already or
+    not, and however often that is asked for (trap: second reader)."""
     readers = most = 0
     released = asyncio.Event()
 
