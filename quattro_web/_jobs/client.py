@@ -391,13 +391,18 @@ class JobsClient:
                 keys.append(call.key)
         # The watch sees what has become of the cancelled ones, and the lease ends the rest.
         logger.warning("the engine of the jobs does not answer: %r", exc)
-        if self.is_up and keys:
+        keys = self._of_this_lease(keys)
+        if keys:
             self._unsure.update(keys)
             self._loop.call_later(self._timeout / 5, self._cancel_again, keys)
 
     def _cancel_again(self, keys: list[str]) -> None:
-        self._to_cancel += [key for key in keys if key.startswith(f"{self._name}:")]
+        self._to_cancel += self._of_this_lease(keys)
         self._has_orders.set()
+
+    def _of_this_lease(self, keys: list[str]) -> list[str]:
+        """Return those that do not end by themselves, with a lease that was given up."""
+        return [key for key in keys if key.startswith(f"{self._name}:")]
 
     # News
 
