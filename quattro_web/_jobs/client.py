@@ -445,6 +445,11 @@ class JobsClient:
             return
         if news.state is CallState.WAITING:
             call.worker = ""  # the one that had it may have handed it back
+            if call.is_cancelled and call.key not in self._to_cancel:
+                # Before it heard of the cancellation, perhaps.
+                self._unsure.add(call.key)
+                self._to_cancel.append(call.key)
+                self._has_orders.set()
         elif news.state is CallState.RUNNING:
             call.worker = news.worker
         elif news.state is CallState.ENDED:

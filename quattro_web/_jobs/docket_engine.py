@@ -34,7 +34,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from docket import CurrentExecution, Docket, Execution, Retry, Worker
-from docket.dependencies import ForcedRetry
+from docket.dependencies import AdmissionBlocked, ForcedRetry
 from docket.execution import TaskCall
 from docket.strikelist import StrikeList
 from opentelemetry import trace
@@ -266,13 +266,20 @@ class _DocketConnection:
             retry: Retry = Retry(attempts=1),  # noqa: B008
         ) -> None:
             count = await self._deliveries(execution) if execution.redelivered else 1
-            count += execution.attempt - 1  # which were handed back
+            count += execution.attempt - 1  # of those that were handed back, what counts
             delivery = Delivery(execution.key, execution.function_name, payload, count)
             try:
                 outcome = await run(delivery)
             except HandedBackError as exc:
                 retry.attempts = None  # of this call, and for nothing else that may fail
-                retry.after(timedelta(seconds=exc.delay))
+                execution.attempt = count if exc.counts else count - 1  # docket adds one
+                state, holder = await self._holder(execution.key)
+                if holder not in (None, name.encode()):
+                    # Another one has it, since this one was silent: nothing here is docket's to do.
+                    raise AdmissionBlocked(execution, "another worker", handled=True) from None
+                if state != b"cancelled":
+                    retry.after(timedelta(seconds=exc.delay))
+                outcome = b""
             except asyncio.CancelledError:
                 await self._put_outcome(execution.key, b"")  # was cancelled, and has cleaned up
                 raise
@@ -301,6 +308,15 @@ class _DocketConnection:
     async def _put_outcome(self, key: str, outcome: bytes) -> None:
         async with self._docket.redis() as redis:
             await redis.set(self._outcome_key(key), outcome, ex=_KEPT)
+
+    async def _holder(self, key: str) -> tuple[bytes | None, bytes | None]:
+        """Return the state of a call, and the worker that has it."""
+        runs = self._docket.runs_key(key)
+        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
+            pipeline.hget(runs, "state")
+            pipeline.hget(runs, "worker")
+            state, worker = await pipeline.execute()
+        return state, worker
 
     async def _deliveries(self, execution: Execution) -> int:
         async with self._docket.redis() as redis:

@@ -41,8 +41,8 @@ class Delivery:
         key: The key of its submission.
         job: The name of the job.
         payload: The payload of its submission.
-        deliveries: How often it was given to a worker, this time included; also if that has handed
-            it back.
+        deliveries: How often it was given to a worker, this time included, but without those that
+            have handed it back and said that this does not count.
     """
 
     key: str
@@ -98,11 +98,13 @@ class HandedBackError(Exception):
 
     Attributes:
         delay: After how many seconds.
+        counts: Whether it counts as one of the deliveries: it has failed.
     """
 
-    def __init__(self, delay: float = 0.0) -> None:
+    def __init__(self, delay: float = 0.0, *, counts: bool = False) -> None:
         super().__init__(delay)
         self.delay = delay
+        self.counts = counts
 
 
 RunCall = Callable[[Delivery], Awaitable[bytes]]
@@ -217,8 +219,9 @@ class EngineConnection(Protocol):
         """Make a worker that has each call run by *run*, also those of jobs that it does not know.
 
         A call whose worker dies is given to another one, and so is one that *run* hands back by
-        `HandedBackError`. Its outcome is kept until it was seen, and
-        its watcher learns of its end when *run* has ended, not before.
+        `HandedBackError`, unless it was cancelled or has been given to another one meanwhile. Its
+        outcome is kept until it was seen, and its watcher learns of its end when *run* has ended,
+        not before.
         """
         ...
 

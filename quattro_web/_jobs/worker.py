@@ -10,8 +10,8 @@ import re
 import socket
 import time
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,7 +69,8 @@ class RunningJob:
     Attributes:
         name: Its name.
         key: The name of this call.
-        attempt: How often this call was begun, this time included.
+        attempt: How often this call was begun, this time included; not those that were cut by the
+            shutdown of a worker.
         task_group: A group for what it starts, which ends with it.
         state: What the lifespan of the app has yielded, where an app runs the worker.
 
@@ -280,7 +281,7 @@ class JobWorker:
         now = asyncio.get_running_loop().time()
         if now - self._alive.get(owner, -self._lease) < self._lease / 2:
             return True
-        async with asyncio.timeout(self._timeout):
+        async with self._or_hand_back():
             renewal = await self._connection.renew((), self._lease, (owner,))
         if owner in renewal.alive:
             self._alive[owner] = now
@@ -300,8 +301,10 @@ class JobWorker:
         except (ValueError, KeyError) as exc:
             logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
             return self._failure(exc)
-        if is_kept and await self._is_settled(delivery.key):
-            return b""  # it was done, by a worker that could not say so any more
+        if is_kept:
+            async with self._or_hand_back():
+                if await self._connection.is_settled(delivery.key):
+                    return b""  # it was done, by a worker that could not say so any more
         run = _Run(delivery.job, owner, delivery.key, is_kept=is_kept)
         filling = self._fill(run, delivery, header.get("deadline"), arguments)
         run.task = task = asyncio.create_task(filling, name=f"job {delivery.job}")
@@ -365,14 +368,18 @@ class JobWorker:
                 raise HandedBackError from None
             text = f"the worker that ran {job.name} has had to cancel it: {run.reason}"
             return self._failure(WorkerLostError(text))
+        except HandedBackError:
+            raise
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
         return frame({"ok": True, "worker": self.name}, body)
 
-    async def _is_settled(self, key: str) -> bool:
+    @asynccontextmanager
+    async def _or_hand_back(self) -> AsyncIterator[None]:
+        """Ask the engine for something before a call begins: without an answer, it begins later."""
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._connection.is_settled(key)
+                yield
         except Exception as exc:
             raise HandedBackError(1.0) from exc
 
@@ -393,7 +400,7 @@ class JobWorker:
                     delay,
                     escaped(error["text"]),
                 )
-                raise HandedBackError(delay)
+                raise HandedBackError(delay, counts=job is not None)
             logger.error(
                 "job %s, handed over by %s, has failed for good after %d attempts: it is kept\n%s",
                 escaped(delivery.job),

@@ -12,9 +12,11 @@ import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
+from redis.asyncio import Redis
 from starlette.exceptions import HTTPException
 
 from quattro_core import TaskGroup
+from quattro_web._jobs.docket_engine import _DocketConnection
 from quattro_web._jobs.wire import load_error, unframe
 from quattro_web.jobs import (
     JobsNotRunningError,
@@ -461,6 +463,83 @@ def test_worker_that_shuts_down_hands_back(url: str, name: str) -> None:
         assert log == [begins, "cancelled", "cleaned up", begins, "done"]
 
     asyncio.run(scene())
+
+
+def test_what_is_handed_back_can_be_cancelled(url: str, name: str) -> None:
+    """D1: A job that is cancelled while it cleans up for a shutdown of its worker runs no more."""
+
+    async def scene() -> None:
+        f, may_end = Functions(url, name, concurrency=1), asyncio.Event()
+
+        @f.jobs.job(name="clean", idempotent=True)
+        async def clean() -> None:
+            log.append("begins")
+            try:
+                await asyncio.sleep(600 if len(log) == 1 else 0)
+            except asyncio.CancelledError:
+                log.append("cleans up")
+                await may_end.wait()
+                raise
+
+        async with f.jobs.open(), f.jobs._engine.connect() as connection:
+            async with working(f) as worker:
+                task = asyncio.create_task(clean.remote())
+                await until(lambda: len(log) == 1)
+                (key,) = f.jobs.client("clean")._calls
+                worker.cancel()
+                await until(lambda: len(log) == 2)
+                task.cancel()
+                async with asyncio.timeout(20):
+                    while not all(await connection.cancelled([key])):
+                        await asyncio.sleep(0.005)
+                may_end.set()
+                await asyncio.wait((worker, task))
+            assert task.cancelled()
+            async with working(f):
+                assert await f.double.remote(1) == 2  # after what was there before
+        assert log == ["begins", "cleans up"]
+
+    asyncio.run(scene())
+
+
+def test_what_another_worker_has_is_not_handed_back(redis: str, name: str) -> None:
+    """D3: A worker that was silent does not hand back what another one has been given since."""
+
+    async def scene() -> None:
+        f = Functions(redis, name)
+        async with Redis.from_url(redis) as client, f.jobs.open():
+            async with working(f):
+                task = asyncio.create_task(f.sleep_again.remote(600))
+                await until(lambda: len(log) == 1)
+                (key,) = f.jobs.client("sleep again")._calls
+                run = f"{name}:runs:{key}"
+                await client.hset(run, "worker", "another")
+            assert log[1:] == ["cancelled", "cleaned up"]
+            assert await client.hmget(run, "state", "worker") == [b"running", b"another"]
+            assert await client.xlen(f"{name}:stream") == 1
+        with pytest.raises(JobsUnavailableError):
+            await task
+
+    asyncio.run(scene())
+
+
+def test_worker_that_can_not_ask_begins_later(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D3: A worker that can't learn whether a job is still wanted begins it when it can."""
+    renew = _DocketConnection.renew
+    failures = [ConnectionError("for a moment")]
+
+    async def renew_later(self: Any, names: Any, *args: Any) -> Any:
+        if failures and not names:
+            raise failures.pop()
+        return await renew(self, names, *args)
+
+    monkeypatch.setattr(_DocketConnection, "renew", renew_later)
+
+    async def scene(f: Functions) -> None:
+        assert await f.double.remote(1) == 2
+        assert not failures
+
+    play(scene)
 
 
 def test_jobs_that_do_not_run(url: str, name: str) -> None:

@@ -107,3 +107,24 @@ def test_cancellation_that_was_not_sent_is_sent_later() -> None:
         assert task.cancelled()
 
     play(scene)
+
+
+def test_call_that_is_handed_back_is_cancelled_again() -> None:
+    """D1: A cancelled call that its worker hands back at that moment is cancelled once more, unless
+    it is cancelled already."""
+
+    async def scene(client: JobsClient, engine: ScriptedEngine) -> None:
+        task, key = await begun(client, engine)
+        engine.tell(key, CallState.RUNNING)
+        task.cancel()
+        await until(lambda: engine.cancels == [[key]])
+        engine.tell(key, CallState.WAITING)
+        await until(lambda: engine.cancels == [[key]] * 2)
+        engine.cancelled_keys.add(key)
+        engine.tell(key, CallState.WAITING)
+        await until(lambda: not client._unsure)
+        engine.tell(key, CallState.ENDED)
+        await asyncio.wait((task,))
+        assert engine.cancels == [[key]] * 2
+
+    play(scene)

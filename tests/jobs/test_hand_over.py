@@ -10,8 +10,8 @@ import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
-from quattro_web.jobs import JobsUnavailableError
-from tests.jobs.functions import MAY_SUCCEED, Functions, log, until
+from quattro_web.jobs import JobsUnavailableError, current_job
+from tests.jobs.functions import MAY_SUCCEED, Functions, log, note, until
 from tests.jobs.test_children import Play, play, working
 from tests.jobs.test_processes import Herd, herd
 from tests.locks.services import RedisService
@@ -110,6 +110,52 @@ def test_worker_that_shuts_down_hands_it_back(url: str, name: str) -> None:
             assert log[1:] == ["cancelled", "cleaned up"]
             async with working(f):
                 await until(lambda: log[-1] == "done")
+
+    asyncio.run(scene())
+
+
+def test_shutdowns_are_no_failures(play: Play) -> None:
+    """D4: A shutdown that cuts a job is none of its attempts, however many there are."""
+
+    async def scene(f: Functions) -> None:
+        @f.jobs.job(name="cut", max_attempts=1)
+        async def cut() -> None:
+            note(f"attempt {current_job().attempt}")
+            if len(log) < 4:
+                await asyncio.sleep(600)
+
+        for number in range(1, 4):
+            async with working(f):
+                if number == 1:
+                    await f.jobs.hand_over(cut.call(), key="7")
+                await until(lambda: len(log) == number)  # noqa: B023
+        async with working(f):
+            await until(lambda: log == ["attempt 1"] * 4)
+        assert await f.jobs.failed() == []
+
+    play(scene, worker=False)
+
+
+def test_job_that_is_unknown_yet_is_no_failure(
+    url: str, name: str, errors: list[logging.LogRecord]
+) -> None:
+    """D4: Workers of an older release that do not know a job take none of its attempts."""
+
+    async def scene() -> None:
+        new, old = Functions(url, name), Functions(url, name)
+
+        @new.jobs.job(name="new", max_attempts=1)
+        async def of_this_release() -> None:
+            note("done")
+
+        async with new.jobs.open():
+            async with working(old):
+                await new.jobs.hand_over(of_this_release.call())
+                await until(lambda: len(errors) == 2)
+            assert all("knows no job new" in each.getMessage() for each in errors)
+            async with working(new):
+                await until(lambda: log == ["done"])
+            assert await new.jobs.failed() == []
 
     asyncio.run(scene())
 
