@@ -37,6 +37,7 @@ ANY_WORKER = "any worker"
 """The name of a lease that all workers renew: it runs out when the last of them has died."""
 
 _MOST_AT_ONCE = 1000
+_MOST_BYTES = 4 * 1024 * 1024
 
 
 @asynccontextmanager
@@ -345,9 +346,7 @@ class JobsClient:
             await self._has_orders.wait()
             self._has_orders.clear()
             while self._to_submit or self._to_cancel:
-                calls = [*islice(self._to_submit.values(), _MOST_AT_ONCE)]
-                for call in calls:
-                    del self._to_submit[call.key]
+                calls = self._next_calls()
                 keys, self._to_cancel = self._to_cancel, []
                 try:
                     async with asyncio.timeout(self._timeout):
@@ -356,6 +355,16 @@ class JobsClient:
                         await self._send_cancels(connection, keys)
                 except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
                     self._not_sent(calls, keys, exc)
+
+    def _next_calls(self) -> list[Call]:
+        """Take those that are submitted next: what the engine can take within its time."""
+        calls: list[Call] = []
+        size = 0
+        while self._to_submit and len(calls) < _MOST_AT_ONCE and size < _MOST_BYTES:
+            call = self._to_submit.pop(next(iter(self._to_submit)))
+            calls.append(call)
+            size += len(call.payload)
+        return calls
 
     async def _submit(self, connection: EngineConnection, calls: list[Call]) -> None:
         # Those of a former lease would be refused.
@@ -432,11 +441,12 @@ class JobsClient:
                 await asyncio.sleep(self._lease / 20)
 
     async def _look(self, connection: EngineConnection) -> None:
-        keys = [key for key, call in self._calls.items() if call.is_submitted]
-        for begin in range(0, len(keys), _MOST_AT_ONCE):
+        keys = {key: None for key, call in self._calls.items() if call.is_submitted}
+        while keys:
             async with asyncio.timeout(self._timeout):
-                found = await connection.look(keys[begin : begin + _MOST_AT_ONCE])
+                found = await connection.look([*islice(keys, _MOST_AT_ONCE)])
             for news in found:
+                del keys[news.key]
                 self._hear(news)
 
     def _hear(self, news: News) -> None:

@@ -29,7 +29,7 @@ import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import accumulate, islice
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,6 +70,8 @@ _CHECK = timedelta(milliseconds=25)
 _SCHEMES = {"memory", "redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"}
 _CONNECTIONS = "max_connections=10000"
 _CANCELS_AT_ONCE = 16
+# What is fetched with one answer, so that it comes within its time.
+_MOST_BYTES = 4 * 1024 * 1024
 # The steps of the pickles of a tuple of one bytes object, and of an empty dict.
 _ARGS = re.compile("PROTO (SHORT_BINBYTES|BINBYTES|BINBYTES8) TUPLE1 STOP")
 _KWARGS = re.compile("PROTO EMPTY_DICT STOP")
@@ -175,26 +177,52 @@ class _DocketConnection:
                 runs = self._docket.runs_key(key)
                 pipeline.hget(runs, "state")
                 pipeline.hget(runs, "worker")
-                pipeline.get(self._outcome_key(key))
             replies = await pipeline.execute()
-        found = []
-        for index, key in enumerate(keys):
-            state, worker, outcome = replies[3 * index : 3 * index + 3]
+        found, ended = [], {}
+        for key, state, worker in zip(keys, replies[::2], replies[1::2], strict=True):
             how_far = _STATES.get(state, CallState.LOST)
+            if how_far is CallState.ENDED:
+                ended[key] = (state, worker)
+            else:
+                found.append(News(key, how_far, (worker or b"").decode()))
+        for key, outcome in (await self.outcomes([*ended])).items():
+            state, worker = ended[key]
+            how_far = CallState.ENDED
             if state == b"cancelled" and worker and outcome is None:
                 how_far = CallState.RUNNING  # docket says so as soon as it is asked to cancel it
             found.append(News(key, how_far, (worker or b"").decode(), outcome or None))
         return found
 
-    async def outcomes(self, keys: Sequence[str], seen: Sequence[str]) -> Sequence[bytes | None]:
-        """Return the outcomes of calls that have ended, and forget those that were seen."""
-        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
-            for key in keys:
-                pipeline.get(self._outcome_key(key))
-            if seen:
-                pipeline.delete(*map(self._outcome_key, seen))
-            replies = await pipeline.execute()
-        return [outcome or None for outcome in replies[: len(keys)]]
+    async def outcomes(
+        self, keys: Sequence[str], seen: Sequence[str] = ()
+    ) -> Mapping[str, bytes | None]:
+        """Return outcomes of calls that have ended, as many as fit into one answer.
+
+        Forget those that were seen.
+        """
+        if not keys:
+            return {}
+        sizes = [0] * len(keys)  # memory:// has no command for it, and nothing that takes long
+        async with self._docket.redis() as redis:
+            if not self._is_local:
+                async with _any(redis).pipeline() as pipeline:
+                    for key in keys:
+                        pipeline.strlen(self._outcome_key(key))
+                    sizes = await pipeline.execute()
+            # Up to the first one that is over it.
+            ends = accumulate(sizes)
+            some = [
+                key
+                for key, size, end in zip(keys, sizes, ends, strict=True)
+                if end - size < _MOST_BYTES
+            ]
+            async with _any(redis).pipeline() as pipeline:
+                for key in some:
+                    pipeline.get(self._outcome_key(key))
+                if seen:
+                    pipeline.delete(*map(self._outcome_key, seen))
+                replies = await pipeline.execute()
+        return dict(zip(some, replies[: len(some)], strict=True))
 
     async def cancelled(self, keys: Sequence[str]) -> Sequence[bool]:
         if not keys:
@@ -348,6 +376,7 @@ class _DocketWatch:
         self._prefix = prefix
         self._is_local = is_local
         self._seen: list[str] = []
+        self._ended: list[str] = []  # whose outcomes are to be fetched
 
     async def follow(self, keys: Sequence[str]) -> None:
         if self._is_local:
@@ -355,23 +384,24 @@ class _DocketWatch:
 
     async def next(self) -> Sequence[News]:
         news: dict[str, News] = {}
-        message = await self._pubsub.get_message(timeout=1.0)
+        message = await self._pubsub.get_message(timeout=0.0 if self._ended else 1.0)
         while message is not None and len(news) < 1000:
             if message["type"] in ("pmessage", "message"):
                 each = self._read(message)
                 news[each.key] = each
             # What is there already, so that the outcomes of all are fetched at once.
             message = await self._pubsub.get_message(timeout=0.0)
-        ended = [each.key for each in news.values() if each.state is CallState.ENDED]
-        if ended:
+        self._ended += [each.key for each in news.values() if each.state is CallState.ENDED]
+        if self._ended:
             # Not at once: if this answer is lost, they are looked at again.
-            outcomes = await self._connection.outcomes(ended, self._seen)
-            self._seen = ended
+            outcomes = await self._connection.outcomes(self._ended[:1000], self._seen)
+            self._seen = [*outcomes]
+            self._ended = [key for key in self._ended if key not in outcomes]
             if self._is_local:
-                await self._pubsub.unsubscribe(*(self._prefix + key for key in ended))
-            for key, outcome in zip(ended, outcomes, strict=True):
-                news[key] = News(key, CallState.ENDED, outcome=outcome)
-        return [*news.values()]
+                await self._pubsub.unsubscribe(*(self._prefix + key for key in outcomes))
+            for key, outcome in outcomes.items():
+                news[key] = News(key, CallState.ENDED, outcome=outcome or None)
+        return [each for each in news.values() if each.key not in self._ended]
 
     def _read(self, message: dict[str, Any]) -> News:
         data = _fields(message["data"])

@@ -119,7 +119,7 @@ class Watch(Protocol):
         ...
 
     async def next(self) -> Sequence[News]:
-        """Wait for news, up to a second or so; none is fine.
+        """Wait for news, up to a second or so; none is fine, and so are some of them.
 
         Raises:
             Exception: Any, if the subscription was lost.
@@ -174,7 +174,10 @@ class EngineConnection(Protocol):
         ...
 
     async def look(self, keys: Sequence[str]) -> Sequence[News]:
-        """Return how far calls have come, for those whose news may have been lost."""
+        """Return how far calls have come, for those whose news may have been lost.
+
+        Not for all of them, if their outcomes are large: for one of them at least.
+        """
         ...
 
     async def cancelled(self, keys: Sequence[str]) -> Sequence[bool]:

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 
 from quattro_core import TaskGroup
 from quattro_web._jobs.docket_engine import _DocketConnection
+from quattro_web._jobs.engine import News
 from quattro_web._jobs.wire import load_error, unframe
 from quattro_web.jobs import (
     JobsNotRunningError,
@@ -397,6 +398,40 @@ def test_wrong_types_are_errors(play: Play) -> None:
             await f.answer_wrongly.remote()
 
     play(scene)
+
+
+def test_large_results_come_one_after_the_other(redis: str, name: str) -> None:
+    """D3: Large results are fetched as many at once as come within the time of one answer."""
+
+    async def scene() -> None:
+        f = Functions(redis, name)
+        async with f.jobs._engine.connect() as connection:
+            assert isinstance(connection, _DocketConnection)
+            keys = [f"a:{n}" for n in range(4)]
+            docket = connection._docket
+            async with docket.redis() as client, connection.watch("a") as watch:
+                for key, size in zip(keys, (3, 3, 6, 1), strict=True):
+                    await connection._put_outcome(key, bytes(size << 20))
+                    await client.hset(docket.runs_key(key), "state", "completed")
+                first = await connection.look(keys)
+                second = await connection.look(keys[2:])
+                assert [[each.key for each in found] for found in (first, second)] == [
+                    keys[:2],
+                    keys[2:3],
+                ]
+                for key in keys:
+                    state = '{"type": "state", "state": "completed"}'
+                    await client.publish(docket.key(f"state:{key}"), state)
+                heard: list[News] = []
+                async with asyncio.timeout(20):
+                    while len(heard) < 4:
+                        found = await watch.next()
+                        assert sum(len(each.outcome or b"") for each in found) < 10 << 20
+                        heard += found
+                assert sorted(each.key for each in heard) == keys
+                assert sorted(len(each.outcome or b"") >> 20 for each in heard) == [1, 3, 3, 6]
+
+    asyncio.run(scene())
 
 
 def test_size_has_a_bound(play: Play) -> None:

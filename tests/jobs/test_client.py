@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from itertools import chain
 from typing import Any
 
 from quattro_web._jobs.client import ANY_WORKER, JobsClient
@@ -126,5 +127,21 @@ def test_call_that_is_handed_back_is_cancelled_again() -> None:
         engine.tell(key, CallState.ENDED)
         await asyncio.wait((task,))
         assert engine.cancels == [[key]] * 2
+
+    play(scene)
+
+
+def test_large_calls_go_one_after_the_other() -> None:
+    """D3: Large arguments go in submissions of their own: each has the time of one."""
+
+    async def scene(client: JobsClient, engine: ScriptedEngine) -> None:
+        tasks = [call(client, size) for size in (3_000_000, 3_000_000, 5_000_000, 2, 2)]
+        await until(lambda: sum(map(len, engine.submitted)) == len(tasks))
+        assert [*map(len, engine.submitted)] == [2, 1, 2]
+        for task in tasks:
+            task.cancel()
+        for key in chain.from_iterable(engine.submitted):
+            engine.tell(key, CallState.ENDED)
+        await asyncio.wait(tasks)
 
     play(scene)
