@@ -210,9 +210,17 @@ class JobsClient:
         Raises:
             JobsUnavailableError: If the engine has not answered in time.
         """
+        key = submission.key
         async with self._reaching(f"{submission.job} could not be handed over"):
-            await self._connection.unsettle(submission.key)
+            # It is noted as over a moment before its end, and would not be taken until then.
+            while await self._connection.is_settled(key) and await self._runs(key):  # noqa: ASYNC110
+                await asyncio.sleep(self._timeout / 100)
+            await self._connection.unsettle(key)
         await self.hand_over(submission)
+
+    async def _runs(self, key: str) -> bool:
+        (news,) = await self._connection.look([key])
+        return news.state is CallState.RUNNING
 
     async def kept(self) -> dict[str, bytes]:
         """Return what is left of calls that were handed over and have failed for good.

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+from typing import Any
 
 import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
+from quattro_web._jobs.docket_engine import _DocketConnection
 from quattro_web.jobs import JobsUnavailableError, current_job
 from tests.jobs.functions import MAY_SUCCEED, Functions, log, note, until
 from tests.jobs.test_children import Play, play, working
@@ -94,6 +96,39 @@ def test_it_fails_for_good(play: Play, errors: list[logging.LogRecord]) -> None:
         assert await f.jobs.failed() == []
 
     play(scene)
+
+
+def test_it_is_started_again_at_once(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """D4: What is started again at the moment when it has failed is begun, after its end."""
+    put_outcome, may_end = _DocketConnection._put_outcome, asyncio.Event()
+
+    async def put_later(self: Any, key: str, outcome: bytes) -> None:
+        await may_end.wait()
+        await put_outcome(self, key, outcome)
+
+    monkeypatch.setattr(_DocketConnection, "_put_outcome", put_later)
+
+    async def scene(f: Functions) -> None:
+        @f.jobs.job(name="once", max_attempts=1)
+        async def once() -> None:
+            log.append("tried")
+            if len(log) == 1:
+                raise ValueError
+
+        key = await f.jobs.hand_over(once.call())
+        async with asyncio.timeout(20):
+            while not await f.jobs.failed():
+                await asyncio.sleep(0.005)
+        again = asyncio.create_task(f.jobs.start_again(key))
+        await asyncio.sleep(0.05)
+        may_end.set()
+        await again
+        async with asyncio.timeout(20):
+            while await f.jobs.failed():
+                await asyncio.sleep(0.005)
+        assert log == ["tried"] * 2
+
+    play(scene, timeout=20.0)
 
 
 def test_worker_that_shuts_down_hands_it_back(url: str, name: str) -> None:
