@@ -230,7 +230,7 @@ class _DocketConnection:
         async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
             for key in keys:
                 pipeline.hget(self._docket.runs_key(key), "state")
-            return [state == b"cancelled" for state in await pipeline.execute()]
+            return [_STATES.get(state) is CallState.ENDED for state in await pipeline.execute()]
 
     async def settle(self, key: str, kept: bytes | None) -> None:
         async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
@@ -309,7 +309,8 @@ class _DocketConnection:
                     retry.after(timedelta(seconds=exc.delay))
                 outcome = b""
             except asyncio.CancelledError:
-                await self._put_outcome(execution.key, b"")  # was cancelled, and has cleaned up
+                # It was cancelled, and has cleaned up, perhaps since another worker has done it.
+                await self._put_outcome(execution.key, b"", nx=True)
                 raise
             await self._put_outcome(execution.key, outcome)
 
@@ -333,9 +334,9 @@ class _DocketConnection:
         finally:
             log.removeFilter(_is_no_retry)
 
-    async def _put_outcome(self, key: str, outcome: bytes) -> None:
+    async def _put_outcome(self, key: str, outcome: bytes, *, nx: bool = False) -> None:
         async with self._docket.redis() as redis:
-            await redis.set(self._outcome_key(key), outcome, ex=_KEPT)
+            await redis.set(self._outcome_key(key), outcome, ex=_KEPT, nx=nx)
 
     async def _holder(self, key: str) -> tuple[bytes | None, bytes | None]:
         """Return the state of a call, and the worker that has it."""

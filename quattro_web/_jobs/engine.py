@@ -181,7 +181,10 @@ class EngineConnection(Protocol):
         ...
 
     async def cancelled(self, keys: Sequence[str]) -> Sequence[bool]:
-        """Return which calls were cancelled, for a worker that may not have been told."""
+        """Return which calls were cancelled, for a worker that may not have been told.
+
+        Those that have ended count, too: another worker has done what this one was late with.
+        """
         ...
 
     async def settle(self, key: str, kept: bytes | None) -> None:

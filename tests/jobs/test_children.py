@@ -558,6 +558,23 @@ def test_what_another_worker_has_is_not_handed_back(redis: str, name: str) -> No
     asyncio.run(scene())
 
 
+def test_what_another_worker_has_done_is_cancelled(redis: str, name: str) -> None:
+    """D3: Of a job that runs twice, since a worker was silent, one ends when the other one has."""
+
+    async def scene() -> None:
+        f = Functions(redis, name, lease=1.0)
+        async with Redis.from_url(redis) as client, f.jobs.open(), working(f):
+            task = asyncio.create_task(f.sleep_again.remote(600))
+            await until(lambda: len(log) == 1)
+            (key,) = f.jobs.client("sleep again")._calls
+            await client.hset(f"{name}:runs:{key}", "state", "completed")
+            await until(lambda: log[1:] == ["cancelled", "cleaned up"])
+        await asyncio.wait((task,))
+        assert task.exception() is not None
+
+    asyncio.run(scene())
+
+
 def test_worker_that_can_not_ask_begins_later(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
     """D3: A worker that can't learn whether a job is still wanted begins it when it can."""
     renew = _DocketConnection.renew
