@@ -158,14 +158,14 @@ def test_cancelled_early(play: Play, milliseconds: int | None) -> None:
             await asyncio.sleep(milliseconds / 1000)
         for task in tasks:
             task.cancel()
-        async with asyncio.timeout(4):  # less than the bound of a clean-up
+        async with asyncio.timeout(30):  # less than the bound of a clean-up
             ends = await asyncio.gather(*tasks, return_exceptions=True)
         assert [type(end) for end in ends] == [asyncio.CancelledError] * 40
         assert await f.double.remote(4) == 8
         begun = sum(line.startswith("begins") for line in log)
         assert log.count("cleaned up") == begun
 
-    play(scene)
+    play(scene, clean_up=60.0)
 
 
 def test_cancelled_in_the_queue(play: Play) -> None:
@@ -218,13 +218,25 @@ def test_long_clean_up_is_given_up(play: Play, errors: list[logging.LogRecord]) 
     """D1: A clean-up that takes longer than its bound is given up, and named in the log."""
 
     async def scene(f: Functions) -> None:
-        task = asyncio.create_task(f.sleep.remote(60, 1.5))
+        may_end = asyncio.Event()
+
+        @f.jobs.job(name="clean")
+        async def clean() -> None:
+            log.append("begins")
+            try:
+                await asyncio.sleep(600)
+            finally:
+                await may_end.wait()
+                log.append("cleaned up")
+
+        task = asyncio.create_task(clean.remote())
         await until(lambda: len(log) == 1)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert log[1:] == ["cancelled"]
-        assert "sleep, cancelled on worker" in errors[-1].getMessage()
+        assert log == ["begins"]
+        assert "clean, cancelled on worker" in errors[-1].getMessage()
+        may_end.set()
         await until(lambda: log[-1] == "cleaned up")
 
     play(scene, clean_up=0.2)
@@ -320,8 +332,7 @@ def test_time_left_travels(play: Play) -> None:
         alone, below = await f.left_seconds.remote(), await f.call_left.remote()
         assert alone is not None
         assert below is not None
-        assert 5 < alone <= 30
-        assert below <= 5.1
+        assert below < 15 < alone
 
     play(scene)
 
@@ -347,7 +358,7 @@ def test_deadline_of_a_caller_that_does_not_cancel(play: Play) -> None:
         assert isinstance(load_error(unframe(outcome)[1], ""), JobTimeoutError)
         assert log[1:] == ["cancelled", "cleaned up"]
 
-    play(scene, timeout=0.5)
+    play(scene, timeout=2.0)
 
 
 def test_unknown_job_is_an_error(url: str, name: str) -> None:
@@ -451,12 +462,12 @@ def test_no_worker_is_an_error(play: Play) -> None:
     """D3: Without any worker, a call is a 503 within the lease, and does not run later."""
 
     async def scene(f: Functions) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             with pytest.raises(JobsUnavailableError, match="no worker for double") as caught:
                 await f.double.remote(1)
         assert caught.value.status_code == 503
 
-    play(scene, worker=False, lease=1.0)
+    play(scene, worker=False, lease=2.0)
 
 
 def test_worker_that_shuts_down_says_so(url: str, name: str) -> None:
@@ -488,14 +499,19 @@ def test_worker_that_shuts_down_hands_back(url: str, name: str) -> None:
 
     async def scene() -> None:
         f = Functions(url, name)
-        async with f.jobs.open(), working(f, grace=0.05) as worker:
-            task = asyncio.create_task(f.sleep_again.remote(0.6))
+
+        @f.jobs.job(name="twice", idempotent=True)
+        async def twice() -> int:
+            log.append("begins")
+            await asyncio.sleep(600 if len(log) == 1 else 0)
+            return len(log)
+
+        async with f.jobs.open(), working(f) as worker:
+            task = asyncio.create_task(twice.remote())
             await until(lambda: len(log) == 1)
             async with working(f):
                 worker.cancel()
-                assert await task == "done"
-        begins = log[0]
-        assert log == [begins, "cancelled", "cleaned up", begins, "done"]
+                assert await task == 2
 
     asyncio.run(scene())
 
