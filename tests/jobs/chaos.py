@@ -22,10 +22,10 @@ from tests.support.server import Server, uvicorn
 from tests.support.wire import Wire
 
 # How long a worker is stopped, which ends nothing meanwhile.
-PAUSE = 2.5
+PAUSE = 4.0
 # The lease of tests.jobs.web, its engine's time for two answers, the clean-up of its job, and what
 # a machine that starts processes all the time takes.
-BOUND = 1.0 + 2 * 0.4 + 0.1 + PAUSE + 1.0
+BOUND = 2.0 + 2 * 1.0 + 0.1 + PAUSE + 1.0
 DID = re.compile(r"^did (\S+)$", re.MULTILINE)
 # What is a 503, and its causes.
 EXPECTED = re.compile(r".*(?:JobsUnavailableError|WorkerLostError|ConnectionError|ResetError): ")
@@ -119,7 +119,7 @@ class Chaos:
             paused.send(signal.SIGCONT)
         else:
             self.redis.kill()
-            time.sleep(self.random.choice([0.1, 2.5]))
+            time.sleep(self.random.choice([0.1, 4.0]))
             self.redis.start()
 
     def _forget(self, worker: Server) -> None:

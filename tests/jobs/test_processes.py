@@ -115,8 +115,8 @@ def test_deadline_travels(herd: Herd) -> None:
     """D1: A child knows what is left of the deadline of its request, but for a section that must
     not be cut."""
     herd.worker()
-    assert float(herd.get("/left").text) <= 5.1
-    assert float(herd.get("/left/uninterrupted").text) > 5.1
+    assert float(herd.get("/left").text) < 15
+    assert float(herd.get("/left/uninterrupted").text) > 15
 
 
 def test_web_process_is_killed(herd: Herd) -> None:
@@ -140,6 +140,9 @@ def test_waiting_children_of_a_killed_process_never_start(herd: Herd) -> None:
         wire.send(b"GET /sleep/60 HTTP/1.1\r\nHost: x\r\n\r\n")
         first.wait_for("takes jobs")
         herd.web.stop(signal.SIGKILL)
+    with Redis.from_url(herd.redis.url) as client:
+        while [*client.scan_iter("herd:lease:*")]:
+            time.sleep(0.01)
     with Server(uvicorn(APP), env=herd._env) as web:  # another one, with a lease of its own
         herd.web = web
         first.send(signal.SIGCONT)

@@ -19,9 +19,9 @@ from tests.jobs.functions import Functions
 functions = Functions(
     os.environ.get("JOBS_URL", "memory://"),
     os.environ.get("JOBS_NAME", "jobs"),
-    lease=1.0,
-    timeout=0.4,
-    redelivery=1.0,
+    lease=2.0,
+    timeout=1.0,
+    redelivery=2.0,
 )
 
 
