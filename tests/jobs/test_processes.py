@@ -61,7 +61,7 @@ def test_request_has_children_elsewhere(herd: Herd) -> None:
     worker = herd.worker()
     assert herd.get("/double").text == "0 2 4 6 8"
     assert herd.get("/sleep/0.01").text == "slept"
-    assert "done" in worker.log
+    worker.wait_for("done")
     assert herd.get("/color").text == "red"
     failed = herd.get("/fail/http")
     assert (failed.status, dict(failed.headers)["x-page"]) == (404, "7")
@@ -83,7 +83,7 @@ def test_one_command_runs_everything() -> None:
         assert get("/color").text == "red"
         assert get("/fail/http").status == 404
         assert get("/deadline/60").status == 504
-        assert "cleaned up" in server.log
+        server.wait_for("cleaned up")
         assert '"jobs worker":{"state":"running"' in get("/readyz").text
         with Wire(server.port) as wire:
             wire.send(b"GET /sleep/60 HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -163,7 +163,8 @@ def test_worker_is_killed(herd: Herd) -> None:
         killed.stop(signal.SIGKILL)
         assert answer().status == status
         workers.append(herd.worker())
-    assert any("done" in each.log for each in workers)
+    while not any("done" in each.log for each in workers):
+        time.sleep(0.01)
 
 
 def test_worker_stands_still(herd: Herd) -> None:
@@ -245,7 +246,7 @@ def test_worker_shuts_down(herd: Herd) -> None:
     worker.wait_for("begins")
     assert worker.stop() == 0
     assert answer().status == 503
-    assert "cleaned up" in worker.log
+    worker.wait_for("cleaned up")
 
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
