@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-import starlette._exception_handler
 from fastapi import Depends, FastAPI
+from starlette import _exception_handler
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
@@ -340,7 +340,7 @@ OF_CONTEXTLIB: set[Way] = {
 
 # Older versions of Starlette keep where an error was raised that they have answered.
 OF_STARLETTE: set[Way] = set()
-if "__traceback__" not in inspect.getsource(starlette._exception_handler):
+if "__traceback__" not in inspect.getsource(_exception_handler):
     OF_STARLETTE = {raises_a_group, has_children_and_refuses}
 
 
