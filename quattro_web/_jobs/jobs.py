@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import cached_property, update_wrapper
 from types import CoroutineType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from quattro_core import RestartPolicy, TaskStatus
@@ -420,7 +421,8 @@ class Jobs:
             msg = f"delay must be at least 0 and finite, got {delay!r}"
             raise ValueError(msg)
         origin = "" if conn is None else describe(scope_of(conn))
-        own_key = f"kept:{call.job}:{uuid.uuid4().hex if key is None else key}"
+        job = quote(call.job, safe=" ")  # a colon in it would be the end of it
+        own_key = f"kept:{job}:{uuid.uuid4().hex if key is None else key}"
         header = {"owner": "", "kept": True, "origin": origin}
         payload = frame(header, call.arguments)
         await self.client(call.job).hand_over(Submission(own_key, call.job, payload, delay))
