@@ -9,12 +9,14 @@ import logging
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 
 from quattro_web._jobs.jobs import Jobs, jobs_of
+from quattro_web._util.asyncio import current_task
 
 logger = logging.getLogger("quattro_web")
 
@@ -38,29 +40,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 async def _work(found: Starlette | Jobs, grace: float) -> None:
     loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
+        loop.add_signal_handler(number, current_task().cancel)
+    with suppress(asyncio.CancelledError):  # while the lifespan begins, or while it ends
         if isinstance(found, Jobs):
             await _run(found, {}, grace)
-            return
-        jobs = jobs_of(found)
-        if jobs is None:
-            sys.exit("the app has no jobs: call quattro_web.install(app, jobs=jobs)")
-        # The lifespan of the app alone, for what it yields: its pumps run where it is served.
-        async with found.router.lifespan_context(found) as state:
-            await _run(jobs, state or {}, grace)
-    except asyncio.CancelledError:
-        logger.info("the worker has ended")
+        else:
+            jobs = jobs_of(found)
+            if jobs is None:
+                sys.exit("the app has no jobs: call quattro_web.install(app, jobs=jobs)")
+            # The lifespan of the app alone, for what it yields: its pumps run where it is served.
+            async with found.router.lifespan_context(found) as state:
+                await _run(jobs, state or {}, grace)
+    logger.info("the worker has ended")
 
 
 async def _run(jobs: Jobs, state: Any, grace: float) -> None:
-    async with jobs.open():
-        await jobs.run_worker(
-            state=state, grace=grace, ready=lambda: logger.info("the worker takes jobs")
-        )
+    """Run jobs until a signal, and return then: a lifespan ends as it does in a server."""
+    try:
+        async with jobs.open():
+            await jobs.run_worker(
+                state=state, grace=grace, ready=lambda: logger.info("the worker takes jobs")
+            )
+    except asyncio.CancelledError:
+        while current_task().uncancel():  # a second one has hurried it
+            pass
 
 
 def _found(where: str) -> Starlette | Jobs:

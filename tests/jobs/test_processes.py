@@ -231,12 +231,14 @@ def test_worker_hurries(herd: Herd) -> None:
 
 
 def test_worker_shuts_down(herd: Herd) -> None:
-    """D3: A worker that is asked to stop lets its jobs finish within its grace period."""
+    """D3: A worker that is asked to stop lets its jobs finish within its grace period, and ends
+    the lifespan of its app."""
     worker = herd.worker()
     answer = herd.begin("/sleep/1")
     worker.wait_for("begins")
     assert worker.stop() == 0
     assert answer().text == "slept"
+    assert "the lifespan has ended" in worker.log
     worker = herd.worker()
     answer = herd.begin("/sleep/60")
     worker.wait_for("begins")

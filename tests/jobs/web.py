@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from quattro_web import health_routes, install, request_task_group, uninterrupted
 from quattro_web.jobs import current_job
-from tests.jobs.functions import Functions
+from tests.jobs.functions import Functions, note
 
 # Short, since these processes do nothing else.
 functions = Functions(
@@ -33,6 +33,7 @@ async def color() -> str:
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, str]]:
     yield {"color": "red"}
+    note("the lifespan has ended")
 
 
 async def double(request: Request) -> PlainTextResponse:
