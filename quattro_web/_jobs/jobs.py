@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -36,6 +37,7 @@ from quattro_web._util.scope import Connection, describe, scope_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PATTERN = re.compile(r"[*?\[\]\\]")
 _JOBS_OF: WeakKeyDictionary[Any, Jobs] = WeakKeyDictionary()
 
 
@@ -229,8 +231,8 @@ class Jobs:
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If *engine* is no such URL, if a duration is not positive and finite, or if a
-            number is below 1.
+        ValueError: If *engine* is no such URL, if *name* has a character that Redis takes for part
+            of a pattern, if a duration is not positive and finite, or if a number is below 1.
 
     .. versionadded:: 0.1
     """
@@ -247,7 +249,9 @@ class Jobs:
         max_size: int = 8 * 1024 * 1024,
         redelivery: float = 10.0,
     ) -> None:
-        checked_text("name", name)
+        if _PATTERN.search(checked_text("name", name)):
+            msg = f"name must have none of *?[]\\, which Redis takes for a pattern, got {name!r}"
+            raise ValueError(msg)
         required_seconds("redelivery", redelivery)
         self._concurrency = _number("concurrency", concurrency)
         self.max_size: int = _number("max_size", max_size)
