@@ -249,8 +249,8 @@ def test_worker_shuts_down(herd: Herd) -> None:
 
 @pytest.mark.parametrize("how", ["killed", "hung"])
 def test_redis_goes_away(herd: Herd, how: str) -> None:
-    """D2, D3: When Redis is away or hangs, a request gets a 503, its child is cancelled, and all
-    goes on when Redis is back."""
+    """D2, D3: When Redis is away or hangs, a request gets a 503, its child is cancelled, the
+    process is ready for other requests, and all goes on when Redis is back."""
     worker = herd.worker()
     answer = herd.begin("/sleep/60")
     worker.wait_for("begins")
@@ -260,6 +260,7 @@ def test_redis_goes_away(herd: Herd, how: str) -> None:
         herd.redis.signal(signal.SIGSTOP)
     assert answer().status == 503
     assert herd.get("/double").status == 503
+    assert herd.get("/readyz").status == 200
     worker.wait_for("cleaned up")
     if how == "killed":
         herd.redis.start()
