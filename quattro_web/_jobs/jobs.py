@@ -227,6 +227,7 @@ class Jobs:
             is idempotent.
 
     Attributes:
+        clean_up: How many seconds a cancelled job may take for its clean-up.
         max_size: How many bytes the arguments or the result of a job may have.
 
     Raises:
@@ -256,7 +257,7 @@ class Jobs:
         self._concurrency = _number("concurrency", concurrency)
         self.max_size: int = _number("max_size", max_size)
         self._lease = required_seconds("lease", lease)
-        self._clean_up = required_seconds("clean_up", clean_up)
+        self.clean_up: float = required_seconds("clean_up", clean_up)
         self._timeout = required_seconds("timeout", timeout)
         if not (isinstance(engine, str) or hasattr(engine, "connect")):
             msg = f"engine must be the URL of a Redis, or a JobEngine, got {engine!r}"
@@ -342,7 +343,7 @@ class Jobs:
         """
         self._check_types()
         client = JobsClient(
-            self._engine, lease=self._lease, clean_up=self._clean_up, timeout=self._timeout
+            self._engine, lease=self._lease, clean_up=self.clean_up, timeout=self._timeout
         )
         async with client.open():
             await client.wait_up(wait)
@@ -381,7 +382,7 @@ class Jobs:
             timeout=self._timeout,
             max_size=self.max_size,
             grace=grace,
-            clean_up=self._clean_up,
+            clean_up=self.clean_up,
             state=state or {},
         )
         await worker.run(ready or (lambda: None))

@@ -247,6 +247,20 @@ def test_worker_shuts_down(herd: Herd) -> None:
     assert "cleaned up" in worker.log
 
 
+def test_worker_has_a_job_that_stays(herd: Herd) -> None:
+    """D3: A worker that is asked to stop ends although a job swallows its cancellation, and
+    another one gets the job."""
+    herd._env["JOBS_CLEAN_UP"] = "0.1"
+    worker = herd.worker()
+    assert herd.get("/hand-over/stay").status == 200
+    worker.wait_for("begins to stay")
+    assert worker.stop() == 1
+    assert "has swallowed its cancellation" in worker.log
+    other = herd.worker()
+    other.wait_for("begins to stay")
+    other.stop(signal.SIGKILL)
+
+
 @pytest.mark.parametrize("how", ["killed", "hung"])
 def test_redis_goes_away(herd: Herd, how: str) -> None:
     """D2, D3: When Redis is away or hangs, a request gets a 503, its child is cancelled, the

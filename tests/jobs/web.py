@@ -22,6 +22,7 @@ functions = Functions(
     lease=1.0,
     timeout=0.4,
     redelivery=1.0,
+    clean_up=float(os.environ.get("JOBS_CLEAN_UP", "10")),
 )
 
 
@@ -71,6 +72,8 @@ async def hand_over(request: Request) -> PlainTextResponse:
     what = request.path_params["what"]
     if what == "kill":
         call = functions.kill_its_worker.call()
+    elif what == "stay":
+        call = functions.stay.call()
     elif what == "sleep":
         call = functions.sleep.call(0.5)
     else:
