@@ -30,6 +30,8 @@ _CONFIG = ConfigDict(
 # What a log can bear, and more than anybody reads.
 _MOST_TEXT = 20_000
 _MOST_ERRORS = 20
+# What pydantic writes for a SecretStr.
+_MASK = b'"**********"'
 
 
 def frame(header: Header, body: bytes) -> bytes:
@@ -128,7 +130,11 @@ def _adapter(hint: Any) -> TypeAdapter[tuple[Any]]:
 
 
 def _dump(adapter: TypeAdapter[tuple[Any]], value: object) -> bytes:
-    return adapter.dump_json((value,), warnings="error", by_alias=True, round_trip=True)
+    data = adapter.dump_json((value,), warnings="error", by_alias=True, round_trip=True)
+    if _MASK in data and adapter.validate_json(data) != (value,):
+        msg = "a secret would arrive as asterisks: pass its value"
+        raise ValueError(msg)
+    return data
 
 
 def dump_error(exc: BaseException) -> bytes:

@@ -8,7 +8,9 @@ import pytest
 
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
-from quattro_web._jobs.wire import dump_error, load_error
+from pydantic import BaseModel, SecretStr
+
+from quattro_web._jobs.wire import FunctionTypes, dump_error, load_error
 from quattro_web.jobs import RemoteError
 
 
@@ -71,3 +73,32 @@ def test_frozen_error_comes_back() -> None:
         assert told == FrozenError(3)
         assert told.__notes__ == ["a note"]
         assert "on worker w" in str(told.__cause__)
+
+
+class Login(BaseModel):
+    name: str
+    password: SecretStr
+
+
+async def log_in(login: Login, code: SecretStr) -> SecretStr: ...  # type: ignore[empty-body]
+
+
+def test_secrets_are_refused() -> None:
+    """D3: A secret that would arrive as asterisks is an error, which does not show it."""
+    types = FunctionTypes(log_in)
+    login = Login(name="a", password=SecretStr("hunter2"))
+    with pytest.raises(ValueError, match="a secret would arrive as asterisks") as caught:
+        types.dump_arguments((login, SecretStr("")), {})
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ValueError, match="a secret would arrive as asterisks"):
+        types.dump_result(SecretStr("hunter2"))
+
+
+def test_asterisks_are_no_secret() -> None:
+    """D3: A text of asterisks arrives."""
+
+    async def count(*texts: str, **named: str) -> None: ...
+
+    types = FunctionTypes(count)
+    data = types.dump_arguments(("*" * 10,), {"a": "*" * 10})
+    assert types.load_arguments(data) == (("*" * 10,), {"a": "*" * 10})
