@@ -215,7 +215,8 @@ class Jobs:
 
     Args:
         engine: The URL of docket's Redis, or ``"memory://"``, whose worker runs in this process.
-        name: A name, to tell the jobs of this app from others in the same Redis.
+        name: A name, to tell the jobs of this app from others in the same Redis, which would be
+            taken by its workers.
         concurrency: How many jobs a worker runs at once.
         lease: After how many seconds a silent process counts as dead: the jobs of its requests are
             cancelled then, at most a fifth of it later. A request whose worker is silent, or that
@@ -408,8 +409,10 @@ class Jobs:
         Args:
             call: What to do.
             key: A name for it: of two calls of a job with the same key within a day, one is done.
-                None means that each is another one.
-            delay: After how many seconds it may begin.
+                None means that each is another one. One that has failed for good is not begun again
+                by its key, but by `start_again`.
+            delay: After how many seconds it may begin, by the clocks of this machine and of the
+                worker's.
             conn: The request, which the log then names.
 
         Returns:
