@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("docket", reason="pydocket is missing: pip install 'quattro-web[docket]'")
 
 from quattro_web.jobs import JobsUnavailableError
-from tests.jobs.functions import MAY_SUCCEED, Functions, do_once, log, until
+from tests.jobs.functions import MAY_SUCCEED, Functions, log, until
 from tests.jobs.test_children import Play, play, working
 from tests.jobs.test_processes import Herd, herd
 from tests.locks.services import RedisService
@@ -55,7 +55,7 @@ def test_key_belongs_to_its_job(play: Play) -> None:
     """D4: The same key of two jobs is two, also where a colon is in the name of one."""
 
     async def scene(f: Functions) -> None:
-        one, other = (f.jobs.job(name=name)(do_once) for name in ("a", "a:b"))
+        one, other = (f.jobs.job(name=name)(f.do_once.function) for name in ("a", "a:b"))
         keys = {
             await f.jobs.hand_over(one.call("one"), key="b:c"),
             await f.jobs.hand_over(other.call("other"), key="c"),
