@@ -6,17 +6,23 @@ import argparse
 import asyncio
 import importlib
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
 
 from quattro_web._jobs.jobs import Jobs, jobs_of
+from quattro_web._util.asyncio import current_task
 
 logger = logging.getLogger("quattro_web")
+
+_LAST_WORDS = 3.0
+"""Seconds for what a worker tells the engine when its jobs have ended."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -37,30 +43,47 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 async def _work(found: Starlette | Jobs, grace: float) -> None:
-    loop = asyncio.get_running_loop()
-    task = asyncio.current_task()
-    assert task is not None
+    jobs = found if isinstance(found, Jobs) else jobs_of(found)
+    if jobs is None:
+        sys.exit("the app has no jobs: call quattro_web.install(app, jobs=jobs)")
+    loop, task = asyncio.get_running_loop(), current_task()
+    last_resorts: list[asyncio.TimerHandle] = []
+
+    def stop() -> None:
+        task.cancel()
+        left = 0.0 if last_resorts else grace  # a second signal ends the grace period
+        last_resorts.append(loop.call_later(left + jobs.clean_up + _LAST_WORDS, _leave))
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        if isinstance(found, Jobs):
-            await _run(found, {}, grace)
-            return
-        jobs = jobs_of(found)
-        if jobs is None:
-            sys.exit("the app has no jobs: call quattro_web.install(app, jobs=jobs)")
+        loop.add_signal_handler(number, stop)
+    with suppress(asyncio.CancelledError):  # while the lifespan begins, or while it ends
         # The lifespan of the app alone, for what it yields: its pumps run where it is served.
-        async with found.router.lifespan_context(found) as state:
+        app = None if isinstance(found, Jobs) else found
+        lifespan = nullcontext() if app is None else app.router.lifespan_context(app)
+        async with lifespan as state:
             await _run(jobs, state or {}, grace)
-    except asyncio.CancelledError:
-        logger.info("the worker has ended")
+            for last_resort in last_resorts:
+                last_resort.cancel()
+    logger.info("the worker has ended")
+
+
+def _leave() -> None:
+    """End the process, which a job keeps from ending: others get what it runs."""
+    logger.critical("the worker is ended as it is: what runs in it has swallowed its cancellation")
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _run(jobs: Jobs, state: Any, grace: float) -> None:
-    async with jobs.open():
-        await jobs.run_worker(
-            state=state, grace=grace, ready=lambda: logger.info("the worker takes jobs")
-        )
+    """Run jobs until a signal, and return then: a lifespan ends as it does in a server."""
+    try:
+        async with jobs.open():
+            await jobs.run_worker(
+                state=state, grace=grace, ready=lambda: logger.info("the worker takes jobs")
+            )
+    except asyncio.CancelledError:
+        while current_task().uncancel():  # a second one has hurried it
+            pass
 
 
 def _found(where: str) -> Starlette | Jobs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, nullcontext
@@ -13,6 +14,7 @@ from datetime import UTC, datetime
 from functools import cached_property, update_wrapper
 from types import CoroutineType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from quattro_core import RestartPolicy, TaskStatus
@@ -35,6 +37,7 @@ from quattro_web._util.scope import Connection, describe, scope_of
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PATTERN = re.compile(r"[*?\[\]\\]")
 _JOBS_OF: WeakKeyDictionary[Any, Jobs] = WeakKeyDictionary()
 
 
@@ -74,11 +77,12 @@ class Job(Generic[P, R]):
         self.idempotent: bool = idempotent
         self.restart: RestartPolicy = restart
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    # Not Coroutine[Any, Any, R]: with it, mypy takes two of them in a gather for Any.
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Run the function here."""
         return self.function(*args, **kwargs)
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
         """Run the function on a worker, and return its result.
 
         ::
@@ -211,7 +215,8 @@ class Jobs:
 
     Args:
         engine: The URL of docket's Redis, or ``"memory://"``, whose worker runs in this process.
-        name: A name, to tell the jobs of this app from others in the same Redis.
+        name: A name, to tell the jobs of this app from others in the same Redis, which would be
+            taken by its workers.
         concurrency: How many jobs a worker runs at once.
         lease: After how many seconds a silent process counts as dead: the jobs of its requests are
             cancelled then, at most a fifth of it later. A request whose worker is silent, or that
@@ -223,12 +228,13 @@ class Jobs:
             is idempotent.
 
     Attributes:
+        clean_up: How many seconds a cancelled job may take for its clean-up.
         max_size: How many bytes the arguments or the result of a job may have.
 
     Raises:
         TypeError: If an argument is of a wrong type.
-        ValueError: If *engine* is no such URL, if a duration is not positive and finite, or if a
-            number is below 1.
+        ValueError: If *engine* is no such URL, if *name* has a character that Redis takes for part
+            of a pattern, if a duration is not positive and finite, or if a number is below 1.
 
     .. versionadded:: 0.1
     """
@@ -245,12 +251,14 @@ class Jobs:
         max_size: int = 8 * 1024 * 1024,
         redelivery: float = 10.0,
     ) -> None:
-        checked_text("name", name)
+        if _PATTERN.search(checked_text("name", name)):
+            msg = f"name must have none of *?[]\\, which Redis takes for a pattern, got {name!r}"
+            raise ValueError(msg)
         required_seconds("redelivery", redelivery)
         self._concurrency = _number("concurrency", concurrency)
         self.max_size: int = _number("max_size", max_size)
         self._lease = required_seconds("lease", lease)
-        self._clean_up = required_seconds("clean_up", clean_up)
+        self.clean_up: float = required_seconds("clean_up", clean_up)
         self._timeout = required_seconds("timeout", timeout)
         if not (isinstance(engine, str) or hasattr(engine, "connect")):
             msg = f"engine must be the URL of a Redis, or a JobEngine, got {engine!r}"
@@ -336,7 +344,7 @@ class Jobs:
         """
         self._check_types()
         client = JobsClient(
-            self._engine, lease=self._lease, clean_up=self._clean_up, timeout=self._timeout
+            self._engine, lease=self._lease, clean_up=self.clean_up, timeout=self._timeout
         )
         async with client.open():
             await client.wait_up(wait)
@@ -375,7 +383,7 @@ class Jobs:
             timeout=self._timeout,
             max_size=self.max_size,
             grace=grace,
-            clean_up=self._clean_up,
+            clean_up=self.clean_up,
             state=state or {},
         )
         await worker.run(ready or (lambda: None))
@@ -401,8 +409,10 @@ class Jobs:
         Args:
             call: What to do.
             key: A name for it: of two calls of a job with the same key within a day, one is done.
-                None means that each is another one.
-            delay: After how many seconds it may begin.
+                None means that each is another one. One that has failed for good is not begun again
+                by its key, but by `start_again`.
+            delay: After how many seconds it may begin, by the clocks of this machine and of the
+                worker's.
             conn: The request, which the log then names.
 
         Returns:
@@ -420,7 +430,8 @@ class Jobs:
             msg = f"delay must be at least 0 and finite, got {delay!r}"
             raise ValueError(msg)
         origin = "" if conn is None else describe(scope_of(conn))
-        own_key = f"kept:{call.job}:{uuid.uuid4().hex if key is None else key}"
+        job = quote(call.job, safe=" ")  # a colon in it would be the end of it
+        own_key = f"kept:{job}:{uuid.uuid4().hex if key is None else key}"
         header = {"owner": "", "kept": True, "origin": origin}
         payload = frame(header, call.arguments)
         await self.client(call.job).hand_over(Submission(own_key, call.job, payload, delay))

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, TypeAdapter
 from typing_extensions import TypedDict
 
 from quattro_web._jobs.errors import RemoteError, RemoteTraceback
+from quattro_web._util.exceptions import add_note, set_cause
 
 Header = dict[str, Any]
 
@@ -29,6 +30,8 @@ _CONFIG = ConfigDict(
 # What a log can bear, and more than anybody reads.
 _MOST_TEXT = 20_000
 _MOST_ERRORS = 20
+# What pydantic writes for a SecretStr.
+_MASK = b'"**********"'
 
 
 def frame(header: Header, body: bytes) -> bytes:
@@ -127,13 +130,26 @@ def _adapter(hint: Any) -> TypeAdapter[tuple[Any]]:
 
 
 def _dump(adapter: TypeAdapter[tuple[Any]], value: object) -> bytes:
-    return adapter.dump_json((value,), warnings="error", by_alias=True, round_trip=True)
+    data = adapter.dump_json((value,), warnings="error", by_alias=True, round_trip=True)
+    if _MASK in data and adapter.validate_json(data) != (value,):
+        msg = "a secret would arrive as asterisks: pass its value"
+        raise ValueError(msg)
+    return data
 
 
 def dump_error(exc: BaseException) -> bytes:
-    """Return an exception as JSON: class, arguments, attributes, notes, text and traceback."""
-    data = _describe(exc)
-    lines = traceback.format_exception(exc)
+    """Return an exception as JSON: class, arguments, attributes, notes, text and traceback.
+
+    It never fails, whatever the class does: one that can't be described is told by its text.
+    """
+    try:
+        data = _describe(exc)
+    except Exception:  # noqa: BLE001  # its attributes are the user's
+        data = _told_by_text(exc)
+    try:
+        lines = traceback.format_exception(exc)
+    except Exception:  # noqa: BLE001
+        lines = traceback.format_tb(exc.__traceback__)
     data["traceback"] = "".join(lines)[-_MOST_TEXT:]
     return json.dumps(data).encode()
 
@@ -149,20 +165,22 @@ def load_error(data: bytes, worker: str) -> Exception:
     """
     described = json.loads(data)
     exc = _restored(described)
-    exc.__cause__ = RemoteTraceback(worker, str(described.get("traceback", "")).rstrip())
+    cause = RemoteTraceback(worker, str(described.get("traceback", "")).rstrip())
+    set_cause(exc, cause)
     return exc
 
 
-def _describe(exc: BaseException) -> dict[str, Any]:
+def _told_by_text(exc: BaseException) -> dict[str, Any]:
     cls = type(exc)
-    data: dict[str, Any] = {
-        "type": f"{cls.__module__}:{cls.__qualname__}",
-        "text": _text(exc)[:_MOST_TEXT],
-        "notes": [str(note)[:_MOST_TEXT] for note in getattr(exc, "__notes__", ())],
-    }
-    if isinstance(exc, BaseExceptionGroup):
+    return {"type": f"{cls.__module__}:{cls.__qualname__}", "text": _text(exc)[:_MOST_TEXT]}
+
+
+def _describe(exc: BaseException, depth: int = 0) -> dict[str, Any]:
+    data = _told_by_text(exc)
+    data["notes"] = [str(note)[:_MOST_TEXT] for note in getattr(exc, "__notes__", None) or ()]
+    if isinstance(exc, BaseExceptionGroup) and depth < _MOST_ERRORS:
         data["message"] = exc.message
-        data["errors"] = [_describe(inner) for inner in exc.exceptions[:_MOST_ERRORS]]
+        data["errors"] = [_describe(inner, depth + 1) for inner in exc.exceptions[:_MOST_ERRORS]]
         return data
     state = {k: v for k, v in vars(exc).items() if k != "__notes__"}
     told = {"args": list(exc.args), "state": state}
@@ -196,7 +214,7 @@ def _restored(data: Mapping[str, Any]) -> Exception:
     if exc is None:
         exc = RemoteError(text, type_name.replace(":", ".").removeprefix("builtins."))
     for note in data.get("notes", ()):
-        exc.add_note(str(note))
+        add_note(exc, str(note))
     return exc
 
 

@@ -17,6 +17,11 @@ def add_note(error: BaseException, note: str) -> None:
         BaseException.__setattr__(error, "__notes__", [*notes, note])
 
 
+def set_cause(error: BaseException, cause: BaseException) -> None:
+    """Set what has caused it."""
+    BaseException.__setattr__(error, "__cause__", cause)
+
+
 def set_context(error: BaseException, context: BaseException | None) -> None:
     """Set what was being handled when it was raised."""
     BaseException.__setattr__(error, "__context__", context)

@@ -115,6 +115,15 @@ async def swallow() -> str:
     return "done nevertheless"
 
 
+async def stay() -> None:
+    note("begins to stay")
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            note("stays")
+
+
 async def fail_at_the_end() -> None:
     note("begins")
     try:
@@ -183,6 +192,7 @@ class Functions:
         self.do_once = job(name="do once", restart=AT_ONCE, max_attempts=20)(do_once)
         self.track = job(name="track")(track)
         self.swallow = job(name="swallow")(swallow)
+        self.stay = job(name="stay")(stay)
         self.fail_at_the_end = job(name="fail at the end")(fail_at_the_end)
         self.fail = job(name="fail")(fail)
         self.answer_wrongly = job(name="answer wrongly")(answer_wrongly)

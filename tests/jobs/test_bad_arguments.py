@@ -33,6 +33,7 @@ def test_url(url: str) -> None:
     [
         ({"engine": 7}, "engine must be the URL of a Redis, or a JobEngine, got 7"),
         ({"name": 7}, "name must be a str"),
+        *(({"name": f"a{c}b"}, "name must have none of") for c in "*?[]\\"),
         ({"lease": 0}, "lease must be"),
         ({"clean_up": -1}, "clean_up must be"),
         ({"timeout": "2"}, "timeout must be"),

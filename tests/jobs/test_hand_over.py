@@ -53,6 +53,20 @@ def test_same_key_is_once(play: Play) -> None:
     play(scene)
 
 
+def test_key_belongs_to_its_job(play: Play) -> None:
+    """D4: The same key of two jobs is two, also where a colon is in the name of one."""
+
+    async def scene(f: Functions) -> None:
+        one, other = (f.jobs.job(name=name)(f.do_once.function) for name in ("a", "a:b"))
+        keys = {
+            await f.jobs.hand_over(one.call("one"), key="b:c"),
+            await f.jobs.hand_over(other.call("other"), key="c"),
+        }
+        assert len(keys) == 2
+
+    play(scene)
+
+
 def test_it_is_tried_again(play: Play, errors: list[logging.LogRecord]) -> None:
     """D4: What fails is tried again, which the log tells with the request that it came from."""
 

@@ -235,12 +235,14 @@ def test_worker_hurries(herd: Herd) -> None:
 
 
 def test_worker_shuts_down(herd: Herd) -> None:
-    """D3: A worker that is asked to stop lets its jobs finish within its grace period."""
+    """D3: A worker that is asked to stop lets its jobs finish within its grace period, and ends
+    the lifespan of its app."""
     worker = herd.worker()
     answer = herd.begin("/sleep/1")
     worker.wait_for("begins")
     assert worker.stop() == 0
     assert answer().text == "slept"
+    assert "the lifespan has ended" in worker.log
     worker = herd.worker()
     answer = herd.begin("/sleep/60")
     worker.wait_for("begins")
@@ -249,10 +251,24 @@ def test_worker_shuts_down(herd: Herd) -> None:
     worker.wait_for("cleaned up")
 
 
+def test_worker_has_a_job_that_stays(herd: Herd) -> None:
+    """D3: A worker that is asked to stop ends although a job swallows its cancellation, and
+    another one gets the job."""
+    herd._env["JOBS_CLEAN_UP"] = "0.1"
+    worker = herd.worker()
+    assert herd.get("/hand-over/stay").status == 200
+    worker.wait_for("begins to stay")
+    assert worker.stop() == 1
+    assert "has swallowed its cancellation" in worker.log
+    other = herd.worker()
+    other.wait_for("begins to stay")
+    other.stop(signal.SIGKILL)
+
+
 @pytest.mark.parametrize("how", ["killed", "hung"])
 def test_redis_goes_away(herd: Herd, how: str) -> None:
-    """D2, D3: When Redis is away or hangs, a request gets a 503, its child is cancelled, and all
-    goes on when Redis is back."""
+    """D2, D3: When Redis is away or hangs, a request gets a 503, its child is cancelled, the
+    process is ready for other requests, and all goes on when Redis is back."""
     worker = herd.worker()
     answer = herd.begin("/sleep/60")
     worker.wait_for("begins")
@@ -262,6 +278,7 @@ def test_redis_goes_away(herd: Herd, how: str) -> None:
         herd.redis.signal(signal.SIGSTOP)
     assert answer().status == 503
     assert herd.get("/double").status == 503
+    assert herd.get("/readyz").status == 200
     worker.wait_for("cleaned up")
     if how == "killed":
         herd.redis.start()

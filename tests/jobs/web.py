@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from quattro_web import health_routes, install, request_task_group, uninterrupted
 from quattro_web.jobs import current_job
-from tests.jobs.functions import Functions
+from tests.jobs.functions import Functions, note
 
 # Short, since these processes do nothing else.
 functions = Functions(
@@ -22,6 +22,7 @@ functions = Functions(
     lease=2.0,
     timeout=1.0,
     redelivery=2.0,
+    clean_up=float(os.environ.get("JOBS_CLEAN_UP", "10")),
 )
 
 
@@ -33,6 +34,7 @@ async def color() -> str:
 @asynccontextmanager
 async def lifespan(_: Starlette) -> AsyncIterator[dict[str, str]]:
     yield {"color": "red"}
+    note("the lifespan has ended")
 
 
 async def double(request: Request) -> PlainTextResponse:
@@ -70,6 +72,8 @@ async def hand_over(request: Request) -> PlainTextResponse:
     what = request.path_params["what"]
     if what == "kill":
         call = functions.kill_its_worker.call()
+    elif what == "stay":
+        call = functions.stay.call()
     elif what == "sleep":
         call = functions.sleep.call(0.5)
     else:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 import weakref
 
 import pytest
@@ -14,10 +15,11 @@ from quattro_web import install, request_task_group
 from tests.support.asgi import Exchange
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_nothing_keeps_a_request_whose_loop_was_closed() -> None:
+def test_nothing_keeps_a_request_whose_loop_was_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """R9: Nothing of the package keeps a request, or its app, whose event loop was closed while it
     was open."""
+    # What its coroutines raise when they are closed: pytest would keep it, with their frames.
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)
 
     async def endpoint(request: Request) -> Response:
         request_task_group(request)
@@ -36,5 +38,6 @@ def test_nothing_keeps_a_request_whose_loop_was_closed() -> None:
         return [weakref.ref(task), weakref.ref(app)]
 
     kept = open_one()
-    gc.collect()
+    for _ in range(3):
+        gc.collect()  # what is closed first may have to do with others once more
     assert [ref() for ref in kept] == [None, None]

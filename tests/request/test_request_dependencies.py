@@ -315,8 +315,10 @@ def test_clean_up_of_a_session_between_handler_and_response(why: str) -> None:
         await asyncio.sleep(1)
         raise HTTPException(504)
 
-    @app.get("/", dependencies=[Depends(session, scope="function")])
-    async def handler(request: Request) -> None:
+    @app.get("/")
+    async def handler(
+        request: Request, a: Annotated[None, Depends(session, scope="function")]
+    ) -> None:
         tg = request_task_group(request)
         if why == "deadline":
             set_deadline(request, 1)
@@ -341,8 +343,12 @@ def test_stream_after_the_clean_up_of_a_session() -> None:
         await asyncio.Event().wait()
         yield "never"
 
-    @app.get("/", dependencies=[Depends(session, scope="function")])
-    async def handler(request: Request, tg: RequestTaskGroup) -> StreamingResponse:
+    @app.get("/")
+    async def handler(
+        request: Request,
+        tg: RequestTaskGroup,
+        a: Annotated[None, Depends(session, scope="function")],
+    ) -> StreamingResponse:
         set_deadline(request, 1, stream=3)
         return StreamingResponse(silence())
 

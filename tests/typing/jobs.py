@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import Any, assert_type
+from typing import assert_type
 
 from starlette.applications import Starlette
 
@@ -19,6 +19,11 @@ async def render(page: int, *, scale: float = 1.0) -> bytes:
     return bytes(page)
 
 
+@jobs.job()
+async def count(text: str) -> int:
+    return len(text)
+
+
 assert_type(render.timeout, float | None)
 install(Starlette(), jobs=jobs)
 
@@ -26,9 +31,11 @@ install(Starlette(), jobs=jobs)
 async def calls(tg: TaskGroup) -> None:
     assert_type(await render(1), bytes)
     coro = render.remote(1, scale=2.0)
-    await assert_type(coro, Coroutine[Any, Any, bytes])
+    await assert_type(coro, Coroutine[object, None, bytes])
     assert_type(await tg.create_task(render.remote(1)), bytes)
     assert_type(await tg.gather(render.remote(0), render.remote(1)), tuple[bytes, bytes])
+    assert_type(await tg.gather(render.remote(0), count.remote("x")), tuple[bytes, int])
+    assert_type(await tg.gather(render(0), count("x")), tuple[bytes, int])
     async for page in tg.map(render.remote, range(2, 900), limit=50):
         assert_type(page, bytes)
     assert_type(render.call(1), JobCall)
