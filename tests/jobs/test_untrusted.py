@@ -55,8 +55,8 @@ def message(**fields: Any) -> dict[bytes, bytes]:
         {"when": b"2026-01-31T12:00:00"},
         {"traceparent": b"\xff"},
         {"args": b"\x80\x04C\x00r\x00\x00\x00\x02\x85."},  # a few bytes that take 512 MB
-        {"args": pickle.dumps((b"{}",)).replace(b"\x80\x04", b"\x80\x09")},
-        {"args": pickle.dumps((b"{}",)).replace(b"\x95", b"\x95\xff")},
+        {"args": pickle.dumps((b"{}",), 4).replace(b"\x80\x04", b"\x80\x09")},
+        {"args": pickle.dumps((b"{}",), 4).replace(b"\x95", b"\x95\xff")},
         {"kwargs": pickle.dumps({"a": 1})},
         {"attempt": b"x"},
         {"generation": b"x"},
