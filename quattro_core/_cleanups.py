@@ -60,7 +60,8 @@ def cut_short(
             value = local_of(frame, name)
             others: Iterable[Any] = (value,)
             if name == "self":
-                others = (*value._tasks, *(getattr(value, "_background", None) or ()))  # noqa: SLF001  # see there
+                background = getattr(value, "_background", None) or ()
+                others = (*value._tasks, *background)  # noqa: SLF001  # asyncio's name, and anyio's
             elif name == "tasks":
                 others, value = value, local_of(frame, "group")
             if getattr(value, "_aborting", False):

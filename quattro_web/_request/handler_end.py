@@ -14,7 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from quattro_web._request.handlers import Children, raise_anew
 from quattro_web._request.state import CancelReason
-from quattro_web._util.exit_stacks import holds_any
+from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any
 from quattro_web._util.scope import Connection
 
 T = TypeVar("T")
@@ -75,8 +75,8 @@ class Guard:
         for stack in (self.request_stack, self._function_stack):
             try:
                 del stack.enter_async_context
-                if holds_any(stack):
-                    stack.pop_all()  # it was closed before it was guarded
+                if holds_any(stack):  # it was closed before it was guarded, or goes on elsewhere
+                    drop_callbacks_of(stack, self)
             except AttributeError:  # of another class, or guarded twice
                 continue
 

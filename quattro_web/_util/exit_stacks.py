@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 
 def holds_any(stack: AsyncExitStack) -> bool:
@@ -11,3 +11,12 @@ def holds_any(stack: AsyncExitStack) -> bool:
         return bool(stack._exit_callbacks)  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else tells
     except AttributeError:  # it is kept elsewhere: there may be something
         return True
+
+
+def drop_callbacks_of(stack: AsyncExitStack, owner: object) -> None:
+    """Take the methods of *owner* out of a stack, and leave what others have put in."""
+    with suppress(AttributeError):
+        callbacks = stack._exit_callbacks  # type: ignore[attr-defined]  # noqa: SLF001  # see above
+        kept = [each for each in callbacks if getattr(each[1], "__self__", None) is not owner]
+        callbacks.clear()
+        callbacks.extend(kept)

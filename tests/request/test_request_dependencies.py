@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 from quattro_web import TaskGroupMiddleware, install, request_task_group, set_deadline
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.sessions import FunctionSession, RequestSession, child, log
-from tests.support.asgi import get, run
+from tests.support.asgi import Exchange, get, run
 
 
 @pytest.fixture(autouse=True)
@@ -355,3 +355,36 @@ def test_stream_after_the_clean_up_of_a_session() -> None:
     install(app)
     run(get(app, log=log))
     assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
+
+
+def test_dependencies_of_a_handler_that_outlives_its_request() -> None:
+    """R8: Where somebody below the middleware goes on without waiting for the app, what the handler
+    has opened is closed when that ends, as without this package."""
+    app, log = FastAPI(), list[str]()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        log.append("closed")
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup, a: Annotated[None, Depends(session)]) -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def gives_up(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.create_task(app(scope, receive, send)))
+        await asyncio.wait(tasks, timeout=1)
+
+    async def main() -> None:
+        exchange = Exchange(TaskGroupMiddleware(gives_up))
+        await exchange.run()
+        assert log == []
+        await asyncio.wait(tasks)
+        with suppress(RuntimeError):  # it comes too late for a response
+            tasks[0].result()
+        assert log == ["closed"]
+
+    run(main())
