@@ -6,6 +6,7 @@ from quattro_core._map import MapResults
 from quattro_core._restart import RestartLimitError, RestartPolicy
 from quattro_core._supervisor import Supervisor, SupervisorState, TaskReturnedError, TaskStatus
 from quattro_core._taskgroup import TaskGroup
+from quattro_core._workers import TaskFuture
 
 __all__ = [
     "LimitDeadlockError",
@@ -15,6 +16,7 @@ __all__ = [
     "SharedLimit",
     "Supervisor",
     "SupervisorState",
+    "TaskFuture",
     "TaskGroup",
     "TaskReturnedError",
     "TaskStatus",

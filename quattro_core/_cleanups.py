@@ -1,10 +1,10 @@
-"""Children that clean up: whoever would cancel them once more is cancelled when they have ended."""
+"""Children that clean up: tasks that would cancel them again are cancelled when they have ended."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any
 
@@ -22,64 +22,88 @@ Task = asyncio.Task[Any]
 
 
 def cut_short(
-    task: Task, children: Container[Task], *, late: bool = False
+    task: Task, is_cancelled: Callable[[Task], bool], *, late: bool = False
 ) -> tuple[Task, bool] | None:
     """Return a child whose clean-up is cut if *task* is cancelled; None if there is none.
 
+    There is none either if it waits for *task* in turn: nothing but its own end would end that.
+
     Args:
         task: Who is to be cancelled.
-        children: Those that clean up then.
-        late: Whether they do already.
+        is_cancelled: Whether a task is a child that is cancelled in this turn of the event loop, or
+            was before.
+        late: Whether they were before, and clean up already.
 
     Returns:
         The child, and whether *task* sees it if the child is cancelled.
     """
     waiter = getattr(task, "_fut_waiter", None)
-    if waiter is None or (waiter.__class__ is asyncio.Future and _names(task)[1] is None):
-        return None  # as most
+    if waiter.__class__ is asyncio.Future and _tasks_of(task) is None:
+        return None  # as most: it is looked at once
+    found: tuple[Task, bool] | None = None
     to_see: list[tuple[Any, bool, bool]] = [(task, late, True)]
     seen: set[Any] = set()
     while to_see:
         awaited, is_late, tells = to_see.pop()
+        if awaited is task and seen:
+            return None
         if awaited in seen or awaited.done():
             continue
         seen.add(awaited)
-        if is_late and awaited is not task and awaited in children:
-            return awaited, tells
-        if not isinstance(awaited, asyncio.Task):
-            # Those of a gather.
-            to_see += [(each, is_late, tells) for each in getattr(awaited, "_children", ())]
-            continue
+        if awaited is not task and (is_late or _cleans_up(awaited)) and is_cancelled(awaited):
+            found = awaited, tells
+        # A gather that returns errors tells of none.
+        to_see += [(each, is_late, False) for each in getattr(awaited, "_children", ())]
         waiter = getattr(awaited, "_fut_waiter", None)
         if waiter is None:
-            continue  # it runs, or is about to
-        frame, name = _names(awaited)
-        if frame is None or name is None:
+            continue  # it runs, or is about to, or is no task
+        where = _tasks_of(awaited)
+        if where is None:
             to_see.append((waiter, is_late, tells))
-        else:
-            value = local_of(frame, name)
-            others: Iterable[Any] = (value,)
-            if name == "self":
-                background = getattr(value, "_background", None) or ()
-                others = (*value._tasks, *background)  # noqa: SLF001  # asyncio's name, and anyio's
-            elif name == "tasks":
-                others, value = value, local_of(frame, "group")
-            if getattr(value, "_aborting", False):
-                continue  # a group cancels each of them once
-            to_see += [(other, True, tells and name == "fut") for other in others]
-    return None
+            continue
+        frame, name = where
+        value = local_of(frame, name)
+        others: Iterable[Any] = (value,)
+        if name == "self":
+            # asyncio's name, and anyio's.
+            others = (*value._tasks, *(getattr(value, "_background", None) or ()))  # noqa: SLF001
+        elif name == "tasks":
+            others = value
+        to_see += [(other, True, tells and name == "fut") for other in others]
+    return found
 
 
-def _names(task: Task) -> tuple[FrameType | None, str | None]:
-    """Return the innermost frame of a task, and where in it those are for which it waits."""
+def _cleans_up(awaited: Any) -> bool:
+    """Whether a task has met its cancellation: another one would interrupt its clean-up.
+
+    A task that was cancelled in this turn of the event loop has not met it yet.
+    """
+    while isinstance(awaited, asyncio.Task) and awaited.cancelling():
+        waiter = getattr(awaited, "_fut_waiter", None)
+        if not isinstance(waiter, asyncio.Task) or not waiter.cancelling():
+            is_due = getattr(awaited, "_must_cancel", False) or (
+                waiter is not None
+                and (waiter.cancelled() or getattr(waiter, "_cancel_requested", False))
+            )
+            return not is_due
+        awaited = waiter
+    return False
+
+
+def _tasks_of(task: Task) -> tuple[FrameType, str] | None:
+    """Return where those are for which a task waits with a future of its own; None if it doesn't.
+
+    That is the frame that waits, and the name under which it has them.
+    """
     frame: FrameType | None = getattr(innermost(task.get_coro())[1], "cr_frame", None)
     if frame is None:
-        return None, None
-    return frame, _WAITING.get((frame.f_globals.get("__name__"), frame.f_code.co_name))
+        return None
+    name = _WAITING.get((frame.f_globals.get("__name__"), frame.f_code.co_name))
+    return None if name is None else (frame, name)
 
 
-# What waits with a future of its own for tasks that it cancels when it is cancelled, and where it
-# has them.
+# What waits with a future of its own for tasks that it cancels when it is cancelled, and the name
+# under which it has them.
 _WAITING: dict[object, str] = {
     ("asyncio.taskgroups", "__aexit__"): "self",
     ("asyncio.taskgroups", "_aexit"): "self",

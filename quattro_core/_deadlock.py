@@ -1,4 +1,4 @@
-"""Limits that can never give a slot again: how that is noticed, and the error that tells it.
+"""Limits that can never give a slot again: how that is noticed, and the error for it.
 
 A child may wait by hand for another one of the same limit, as in ``await group.create_task(...)``.
 If all that have a slot do so for those that have none, nothing ever goes on. Nobody is told when
@@ -40,7 +40,7 @@ _Awaited = tuple[Iterable[Future], bool]
 
 
 class LimitDeadlockError(RuntimeError):
-    """All slots of a limit are taken by children that wait, by hand, for children that need one.
+    """Every slot of a limit is taken by a child that awaits another child, which needs a slot too.
 
     ::
 
@@ -51,9 +51,9 @@ class LimitDeadlockError(RuntimeError):
 
             group.create_task(child())
 
-    The error names them. A child that is waited for fails with it instead of being started, and so
-    its group is aborted. `TaskGroup.gather` and `TaskGroup.map` lend the slot of who waits, and so
-    does the end of an inner group with the same `SharedLimit`: there it can't happen.
+    The error names these children. Instead of starting, the awaited child fails with this error,
+    which aborts its group. `TaskGroup.gather`, `TaskGroup.map` and the end of an inner group with
+    the same `SharedLimit` lend the slot of the waiting child to others, so they can't deadlock.
 
     .. versionadded:: 0.1
     """
@@ -188,7 +188,7 @@ def _message(limit: Limited, paths: list[list[Task]]) -> str:
         waits[MOST_NAMED:] = [f"and {len(waits) - MOST_NAMED} more"]
     return (
         f"every slot of {limit!r} is taken by a child that waits for one without a slot: "
-        f"{'; '.join(waits)}. Wait in gather() or map() of the group, which lend the slot"
+        f"{'; '.join(waits)}. Use gather() or map() of the group, which lend the slot"
     )
 
 
@@ -221,7 +221,7 @@ class Search:
         There are none if one of them is not stuck.
         """
         paths: list[list[Task]] = []
-        if limit.free or len(limit.holders) < limit.total:
+        if len(limit.holders) < limit.total:
             self.needs_clock = True
             return paths
         self._limits.append(limit)
@@ -278,7 +278,7 @@ class Search:
                 continue
             path = self._path(future)
             if path is not None:
-                found = found or path
+                found = path
             elif not is_one_enough:
                 found = None
             if (path is not None) == is_one_enough:
@@ -298,7 +298,7 @@ def waits_for(task: Task) -> set[Future]:
     """Return all that a task waits for: what that waits for, too."""
     seen: set[Future] = set()
     to_see: list[Future] = [task]
-    while to_see and len(seen) < MOST_VISITED:
+    while to_see:
         future = to_see.pop()
         if future in seen:
             continue
@@ -325,12 +325,11 @@ def _with_generators(coroutine: Any) -> list[Any]:
 def _waited_for(coroutines: Iterable[Any]) -> Iterable[Future]:
     """Return what `asyncio.wait` and `asyncio.wait_for` wait for with a timeout."""
     for coroutine in coroutines:
-        frame = getattr(coroutine, "cr_frame", None)
-        code = None if frame is None else frame.f_code
-        if frame is not None and code is _WAIT:
-            return tuple(local_of(frame, "fs"))
-        if frame is not None and code is WAIT_FOR:
-            return (local_of(frame, "fut"),)
+        code = getattr(coroutine, "cr_code", None)
+        if code is _WAIT:
+            return tuple(local_of(coroutine.cr_frame, "fs"))
+        if code is WAIT_FOR:
+            return (local_of(coroutine.cr_frame, "fut"),)
     return ()
 
 

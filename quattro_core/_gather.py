@@ -1,15 +1,18 @@
-"""What `TaskGroup.gather` does: several calls at once, and what they return."""
+"""The code of `TaskGroup.gather`: several calls at once, and their results."""
 
 from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
+from collections.abc import Coroutine, Sequence
 from functools import partial
+from operator import methodcaller
 from types import CoroutineType
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from quattro_core._limits import Slots
-from quattro_core._tasks import CoroutineOrFunction, check_child, close
+from quattro_core._returned import cancelled_error, returning_errors
+from quattro_core._tasks import CoroutineOrFunction, Gathered, check_child, close, coroutine_of
 
 
 class GatherGroup(Protocol):
@@ -18,40 +21,63 @@ class GatherGroup(Protocol):
     _loop: asyncio.AbstractEventLoop
     _aborting: bool
     _slots: Slots | None
+    _tasks: set[asyncio.Task[Any]]
+    _returning: set[asyncio.Task[Any]] | None
 
     def create_task(self, coro: CoroutineOrFunction[Any]) -> asyncio.Task[Any]: ...
     @property
     def exceptions(self) -> tuple[BaseException, ...]: ...
-    def _withdraw(self, task: asyncio.Task[Any]) -> None: ...
+    def _withdraw(self, tasks: list[asyncio.Task[Any]]) -> None: ...
     def _take_back_cancel(self, failure: BaseException) -> bool: ...
+    def _is_cancelled(self, task: asyncio.Task[Any]) -> bool: ...
+    def _returns_errors(self, task: asyncio.Task[Any]) -> None: ...
+    def _is_returned(self, task: asyncio.Task[Any], error: BaseException) -> bool: ...
+
+
+_RESULT, _CANCELLED = methodcaller("result"), methodcaller("cancelled")
 
 
 async def gather(
-    group: GatherGroup, coros: tuple[CoroutineOrFunction[Any], ...]
+    group: GatherGroup,
+    coros: tuple[Gathered[Any], ...],
+    *,
+    return_exceptions: bool = False,
 ) -> tuple[Any, ...]:
-    """Run the coroutines as children of the group; return their results, in that order."""
+    """Run the coroutines as children of the group; return their results, in that order.
+
+    Args:
+        group: The group.
+        coros: The coroutines, functions that return one, or children that run already.
+        return_exceptions: Whether an `Exception` of a child is its result, rather than a failure.
+    """
     tasks: list[asyncio.Task[Any]] = []
+    children: Sequence[Gathered[Any]] = coros
+    first: asyncio.Task[Any] | None = None
     try:
         try:
             for coro in coros:
                 if coro.__class__ is not CoroutineType:
-                    check_child(coro)
-            for coro in coros:
+                    _check(group, coro)
+            if return_exceptions:
+                children = [_returning_errors(group, coro) for coro in coros]
+            for child in children:
                 # Of create_task, only the standard library's signature is known here. Not
                 # extend(): those that are made before an error must be known.
-                tasks.append(group.create_task(coro))  # noqa: PERF401  # see above
+                tasks.append(child if isinstance(child, asyncio.Task) else group.create_task(child))  # noqa: PERF401  # see above
         except BaseException:
-            await _withdraw(group, coros, tasks)
+            await _withdraw(group, children, tasks)
             raise
         await _ended(group, tasks)
         try:
-            return tuple([task.result() for task in tasks])
+            return tuple(map(_RESULT, tasks))  # no comprehension: on 3.11 its frame would keep one
         except (Exception, CancelledError):  # noqa: BLE001 - it is raised below
-            failed = [task for task in tasks if task.cancelled() or task.exception() is not None]
+            failed = [task for task in tasks if _has_failed(group, task)]
+            if not failed:
+                return tuple(map(_result, coros, tasks))
         failure = _first_failure(group, failed)
-        if failure is None:
-            # Who belongs to the group is cancelled by now, but of an eager child that has failed
-            # at once the group learns in the next turn.
+        if failure is None or not group._take_back_cancel(failure):
+            # Who belongs to the group is cancelled by now, or in the next turn: when a child that
+            # was cancelled with it has ended, or an eager one that has failed at once is known.
             try:
                 await asyncio.sleep(0)
             except CancelledError:
@@ -60,19 +86,86 @@ async def gather(
                     raise
         if failure is not None:
             raise failure
-        return (min(failed, key=asyncio.Task.cancelled).result(),)
+        first = min(failed, key=_CANCELLED)
+        if group._aborting or not (return_exceptions and first.cancelled()):
+            return (first.result(),)
+        # Somebody has cancelled the task of a child, and neither the group nor the caller.
+        return tuple(map(_result, coros, tasks))
     finally:
         # An error that is raised here refers to this frame, which must not refer to it.
         tasks = failed = []
-        failure = None
+        failure = first = None
+        if return_exceptions:
+            for coro in coros:
+                close(coro)  # it was never awaited if its task was cancelled before its first step
+
+
+def _check(group: GatherGroup, child: Gathered[Any]) -> None:
+    """Raise TypeError for what can't be gathered."""
+    if not isinstance(child, asyncio.Task):
+        check_child(child)
+    elif child is asyncio.current_task():
+        msg = f"{child!r} can't gather itself: it would wait for its own end"
+        raise TypeError(msg)
+    elif child not in group._tasks and not child.done():
+        msg = (
+            f"{child!r} is no child of this group that it waits for: await it, or call gather() "
+            "with its coroutine, or with what create_task(...) of this group returns"
+        )
+        raise TypeError(msg)
+
+
+def _returning_errors(group: GatherGroup, coro: Gathered[Any]) -> Gathered[Any]:
+    if isinstance(coro, asyncio.Task):
+        group._returns_errors(coro)
+        return coro
+    child: Any = returning_errors(group, partial(coroutine_of, coro), _name_of(coro))
+    child.__qualname__ = _name_of(coro)  # what asyncio's logs show
+    return cast("Coroutine[Any, Any, Any]", child)
+
+
+def _name_of(coro: Gathered[Any]) -> str:
+    return getattr(coro, "__qualname__", "child")
+
+
+def _has_failed(group: GatherGroup, task: asyncio.Task[Any]) -> bool:
+    """Tell whether the end of a child is no result."""
+    if task.cancelled():
+        return True
+    error = task.exception()
+    try:
+        return error is not None and not group._is_returned(task, error)
+    finally:
+        del error  # it refers to this frame
+
+
+def _result(coro: Gathered[Any], task: asyncio.Task[Any]) -> Any:
+    """Return the result of a child whose errors are results.
+
+    Somebody may have cancelled it, and nobody of the group.
+    """
+    error: BaseException | None = None
+    try:
+        error = task.exception()
+        return task.result() if error is None else error
+    except CancelledError as exc:
+        error = exc
+        return cancelled_error(f"{_name_of(coro)} was cancelled", exc)
+    finally:
+        del error  # it refers to this frame
 
 
 async def _withdraw(
-    group: GatherGroup, coros: tuple[CoroutineOrFunction[Any], ...], tasks: list[asyncio.Task[Any]]
+    group: GatherGroup,
+    children: Sequence[Gathered[Any]],
+    tasks: list[asyncio.Task[Any]],
 ) -> None:
     """Close those that have not become tasks, and cancel those that have."""
-    for coro in coros[len(tasks) :]:
-        close(coro)
+    for child in children[len(tasks) :]:
+        if not isinstance(child, asyncio.Task):
+            close(child)
+        elif child in group._tasks and child is not asyncio.current_task():
+            tasks.append(child)
     _cancel_all(group, tasks)
     await _ended(group, tasks)
     if tasks:
@@ -122,8 +215,7 @@ def _first_failure(group: GatherGroup, tasks: list[asyncio.Task[Any]]) -> BaseEx
 
 def _cancel_all(group: GatherGroup, tasks: list[asyncio.Task[Any]]) -> None:
     if not group._aborting:  # which has cancelled them already
-        for task in tasks:
-            group._withdraw(task)
+        group._withdraw(tasks)
 
 
 def _wake(ended: asyncio.Future[None], _: asyncio.Task[Any]) -> None:

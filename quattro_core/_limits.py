@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 from weakref import ReferenceType, ref
 
 from quattro_core._deadlock import Blocked, watch
-from quattro_core._tasks import CoroutineOrFunction, close
+from quattro_core._tasks import CoroutineOrFunction, close, schema_or_way_out
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 EAGER = sys.version_info >= (3, 12)  # a task can take its first step when it is made
@@ -32,7 +33,7 @@ _OPTIONS = frozenset({"eager_start"} if sys.version_info >= (3, 14) else ())
 
 
 class TooManyWaitingError(RuntimeError):
-    """A `SharedLimit` is reached, and so is the number of children that may wait for it.
+    """A `SharedLimit` is reached, and as many children as allowed are waiting for it.
 
     .. versionadded:: 0.1
     """
@@ -66,8 +67,9 @@ class Limit:
         self.holders: dict[asyncio.Task[Any], None] = {}
         # Who waits for others and needs no slot meanwhile, and whether there was one to lend.
         self.lenders: dict[asyncio.Task[Any], bool] = {}
-        # Who has lent a slot and needs one again. One that was cancelled does not wait for it any
-        # more: no child is to begin in a slot that is used already.
+        # Who has lent a slot and needs one again: none is free as long as there is anybody. One
+        # that was cancelled does not wait for it any more: no child is to begin in a slot that is
+        # used already.
         self.returning: OrderedDict[asyncio.Task[Any], Return] = OrderedDict()
         self.queue: deque[Turn[Any]] = deque()
         # How many in the queue don't wait any more, since they were cancelled.
@@ -99,14 +101,14 @@ class Limit:
     @property
     def is_free(self) -> bool:
         """Whether who comes now may have a slot, and pass nobody who came before."""
-        return self.free > 0 and len(self.queue) == self.left and not self.returning
+        return self.free > 0 and len(self.queue) == self.left
 
     def check_room(self) -> None:
         """Raise TooManyWaitingError if nobody may wait any more."""
         if self.max_waiting is not None and self.waiting >= self.max_waiting:
             msg = (
                 f"{self.running} children are running and {self.waiting} are waiting, which is "
-                f"all that this SharedLimit allows: try again later, or raise max_waiting"
+                f"all that max_waiting={self.max_waiting} allows: try again later, or raise it"
             )
             raise TooManyWaitingError(msg)
 
@@ -116,14 +118,13 @@ class Limit:
         if self.left > len(self.queue) // 2 + 16:
             self.queue = deque(turn for turn in self.queue if turn.is_waiting)
             self.left = 0
-        if self.free:
-            self.hand_out()  # it may have held up those behind it
+        self.hand_out()  # it may have held up those behind it
 
     def give_back(self, task: asyncio.Task[Any]) -> None:
         """Take back the slot of a task that has ended, if it has one."""
         if task in self.holders:
             self._free(task)
-        elif self.returning:
+        else:
             self.returning.pop(task, None)
 
     def _free(self, task: asyncio.Task[Any]) -> None:
@@ -160,7 +161,7 @@ class Limit:
         if task in self.holders:
             self.lenders[task] = True
             self._free(task)
-        elif self.returning and task in self.returning:
+        elif task in self.returning:
             del self.returning[task]
             self.lenders[task] = True
         else:
@@ -173,10 +174,13 @@ class Limit:
             self.lend(task)
 
     def come_back(self, task: asyncio.Task[Any]) -> Return | None:
-        """Take a slot for a task that has lent its own; return what it has to wait for, if any."""
+        """Take a slot for a task that has lent its own; return what it has to wait for, if any.
+
+        A task that does not wait for that goes on, and gets the next slot that is given back.
+        """
         if not self.lenders.pop(task, False):
             return None
-        if self.free and not self.returning:
+        if self.free:
             self.free -= 1
             self.holders[task] = None
             return None
@@ -185,11 +189,6 @@ class Limit:
         if not self.is_watched:
             watch(self, loop)
         return future
-
-    def hurry_back(self, task: asyncio.Task[Any]) -> None:
-        """Let a task go on that has lent its slot: it gets the next one that is given back."""
-        if task not in self.returning:
-            self.come_back(task)
 
 
 class SharedLimit:
@@ -201,18 +200,18 @@ class SharedLimit:
 
         async with TaskGroup(shared_limit=limit) as group: ...
 
-    The others wait for their turn, first come, first served, whichever group they are of. A child
-    that waits for others in `TaskGroup.gather`, in `TaskGroup.map` or at the end of a group with
-    this limit lends its slot to those that wait, and gets one again, ahead of them, before it goes
-    on. If it is cancelled it goes on at once.
+    The other children wait for their turn, first come, first served across all groups. A child that
+    waits in `TaskGroup.gather`, in `TaskGroup.map` or at the end of a group with this limit lends
+    its slot to the queue, and takes a slot again, ahead of the queue, before it continues. A
+    cancelled child continues at once.
 
-    Each event loop counts for itself: in a program that runs several, one for each thread or one
-    after the other, as many may run in each of them.
+    The limit applies to each event loop separately: a program with several event loops, in threads
+    or one after the other, can run this many children in each.
 
     Args:
-        total: How many may run at once, in one event loop.
-        max_waiting: How many may wait; one more is a `TooManyWaitingError` of
-            `TaskGroup.create_task`. None means no limit. Those that wait for the
+        total: How many children may run at once, in one event loop.
+        max_waiting: How many children may wait; with one more, `TaskGroup.create_task` raises
+            `TooManyWaitingError`. None means no limit. Children that wait for the
             `concurrency_limit` of their own group don't count.
 
     Raises:
@@ -234,7 +233,7 @@ class SharedLimit:
 
     @property
     def total(self) -> int:
-        """How many may run at once.
+        """How many children may run at once.
 
         .. versionadded:: 0.1
         """
@@ -242,7 +241,7 @@ class SharedLimit:
 
     @property
     def max_waiting(self) -> int | None:
-        """How many may wait; None means no limit.
+        """How many children may wait; None means no limit.
 
         .. versionadded:: 0.1
         """
@@ -250,9 +249,10 @@ class SharedLimit:
 
     @property
     def running(self) -> int:
-        """How many children have a slot. One that has lent its own is not counted.
+        """How many children hold a slot. A child that has lent its slot does not count.
 
-        They are those of the current event loop, or of all where none runs, as in a thread.
+        Counts the children of the current event loop, or those of all loops if none is running, as
+        in a thread.
 
         .. versionadded:: 0.1
         """
@@ -260,11 +260,20 @@ class SharedLimit:
 
     @property
     def waiting(self) -> int:
-        """How many children wait for one to begin in, of the same event loops as `running`.
+        """How many children wait for a slot, in the same event loops as for `running`.
 
         .. versionadded:: 0.1
         """
         return sum(limit.waiting for limit in self._counted())
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], T]) -> T:
+        """Return pydantic's schema, as `TaskGroup` does: FastAPI asks where it would make a group.
+
+        Raises:
+            TypeError: If there is none.
+        """
+        return schema_or_way_out(source, handler)
 
     def __repr__(self) -> str:
         return f"<SharedLimit {self.running} of {self.total} running, {self.waiting} waiting>"
@@ -372,10 +381,13 @@ class Slots:
 
     async def come_back(self, task: asyncio.Task[Any]) -> None:
         """Wait for the slots that the current task has lent. It goes on at once if cancelled."""
-        for limit in self.limits:
-            future = limit.come_back(task)
-            if future is not None:
-                await future
+        try:
+            for limit in self.limits:
+                future = limit.come_back(task)
+                if future is not None:
+                    await future
+        finally:
+            del task  # what it ends with may refer to this frame
 
     def hurry_back(self, task: asyncio.Task[Any]) -> None:
         """Let the current task go on, whether or not there are slots for it again.
@@ -383,7 +395,7 @@ class Slots:
         If not, it gets those that are given back next, as long as it runs: it is counted again.
         """
         for limit in self.limits:
-            limit.hurry_back(task)
+            limit.come_back(task)
 
     def check_room(self) -> None:
         """Raise TooManyWaitingError if the next child would have to wait and may not."""
@@ -523,9 +535,9 @@ class Turn(Blocked, Coroutine[Any, Any, T_co]):
         assert self.slots is not None
         limits = self.slots.limits
         was_waiting, self.is_waiting = self.is_waiting, False
-        if was_waiting and self.passed < len(limits):
+        if was_waiting:  # its task was cancelled before its first step
             limits[self.passed].leave()
-        elif not was_waiting and self._error is None:
+        elif self._error is None:
             for limit in limits:
                 limit.starting -= 1
         # These refer back to it, and the task keeps it.
@@ -613,9 +625,7 @@ class Turn(Blocked, Coroutine[Any, Any, T_co]):
         self._begin()
         close(self._child)
         try:
-            if val is None:
-                val = typ if isinstance(typ, BaseException) else typ()
-            raise val if tb is None else val.with_traceback(tb)
+            raise typ if val is None else val
         finally:
             del typ, val, tb  # the error refers to this frame
 

@@ -1,4 +1,4 @@
-"""What `TaskGroup.map` does: workers that pull items, and the results that wait for a consumer."""
+"""The code of `TaskGroup.map`: workers that pull items, and results that wait for a consumer."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import asyncio
 from asyncio import CancelledError
 from asyncio.events import _get_running_loop
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
+from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
 from quattro_core._limits import Slots
+from quattro_core._returned import returning_errors
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -20,6 +22,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 _EMPTY: Any = object()
 _END: Any = object()
+# How many results may wait for that of an earlier item, where all are to be in a list.
+_COLLECTED = 1000
 _CUT = "the map was cut short: its TaskGroup has ended, or a background task of it was cancelled"
 
 
@@ -28,13 +32,17 @@ class MapGroup(Protocol):
 
     _loop: asyncio.AbstractEventLoop
     _aborting: bool
-    _background: dict[asyncio.Task[Any], bool] | None
     _slots: Slots | None
+    _returning: set[asyncio.Task[Any]] | None
+
+    @property
+    def exceptions(self) -> tuple[BaseException, ...]: ...
 
     def _check_state(self) -> None: ...
     def _background_tasks(self) -> dict[asyncio.Task[Any], bool]: ...
     def _dismiss_one(self, task: asyncio.Task[Any]) -> None: ...
     def _take_back_cancel(self, failure: BaseException) -> bool: ...
+    def _is_cancelled(self, task: asyncio.Task[Any]) -> bool: ...
     def create_background_task(
         self, coro: Coroutine[Any, Any, T], *, name: str, context: Context
     ) -> asyncio.Task[T]: ...
@@ -48,9 +56,11 @@ class MapResults(Generic[R_co]):
         async with group.map(fetch, urls, limit=10) as pages:
             async for page in pages: ...
 
-    Who leaves the block, calls `aclose`, or lets go of the object ends the work that is still being
-    done, and no more items are pulled. Several tasks may iterate over it at once, and each result
-    goes to one of them. When there is none left, or it was closed, it stays at its end.
+        pages = await group.map(fetch, urls, limit=10)  # a list, in the order of the urls
+
+    Leaving the block, calling `aclose` or dropping the last reference cancels the calls that are
+    still running, and no more items are pulled. Several tasks may iterate at once; each result goes
+    to one of them. Once exhausted or closed, the iterator stays exhausted.
 
     .. versionadded:: 0.1
     """
@@ -62,6 +72,21 @@ class MapResults(Generic[R_co]):
 
     def __aiter__(self) -> Self:
         return self
+
+    def __await__(self) -> Generator[Any, None, list[R_co]]:
+        """Return the list of all results, in the order of the items.
+
+        Of one that is being iterated over already, those that are left, in the order in which they
+        come.
+
+        .. versionadded:: 0.1
+        """
+        return self._all().__await__()
+
+    async def _all(self) -> list[R_co]:
+        self._run.collect()
+        async with self:
+            return [result async for result in self]
 
     async def __anext__(self) -> R_co:
         """Return the next result.
@@ -83,12 +108,12 @@ class MapResults(Generic[R_co]):
         return run.take()
 
     async def aclose(self) -> None:
-        """Cancel the calls that are running, and wait for their clean-up. Results are dropped.
+        """Cancel the running calls, and wait for their clean-up. Unread results are discarded.
 
-        One of those calls may do it as well, and does not wait then.
+        One of those calls may call this too; then it does not wait.
 
         Raises:
-            RuntimeError: In another thread than that of the event loop.
+            RuntimeError: If called outside the event loop's thread.
 
         .. versionadded:: 0.1
         """
@@ -125,7 +150,6 @@ class MapResults(Generic[R_co]):
         run = self._run
         if not run.workers:
             return
-        run.is_stopped = True
         if _get_running_loop() is run.loop:
             run.stop()
             return
@@ -145,11 +169,12 @@ class MapRun(Generic[T, R]):
     def __init__(
         self,
         group: MapGroup,
-        function: Callable[[T], Coroutine[Any, Any, R]],
+        function: Callable[[T], Coroutine[Any, Any, R] | asyncio.Task[R]],
         iterable: Iterable[T] | AsyncIterable[T],
         *,
         limit: int,
         ordered: bool,
+        return_exceptions: bool,
     ) -> None:
         self.loop: asyncio.AbstractEventLoop = group._loop
         self.workers: set[asyncio.Task[None]] = set()
@@ -159,6 +184,7 @@ class MapRun(Generic[T, R]):
         # In order, those that are still being worked on are among the results: room for each.
         self._limit = self._room = limit
         self._ordered = int(ordered)
+        self._return_exceptions = return_exceptions
         self._context = copy_context()
         if isinstance(iterable, AsyncIterable):
             self._anext = aiter(iterable).__anext__
@@ -170,14 +196,16 @@ class MapRun(Generic[T, R]):
         self.results: deque[Slot[R]] = deque()
         self._consumers: deque[asyncio.Future[None]] = deque()
         self._has_started = self._is_exhausted = self._is_cut = False
-        self._failure: BaseException | None = None  # of a call, or of the iterable
+        # The id of what has failed, a call or the iterable. The group holds the error: if we did,
+        # whom its traceback leads to, that would be a reference cycle.
+        self._failure: int | None = None
 
     # What consumers call
 
     def check_thread(self) -> None:
         """Raise RuntimeError in another thread than that of the group."""
         if _get_running_loop() is not self.loop:
-            msg = "a map is for the event loop of its TaskGroup: it can't be used in another thread"
+            msg = "a map belongs to its TaskGroup's event loop: it can't be used in another thread"
             raise RuntimeError(msg)
 
     async def ready(self) -> bool:
@@ -202,6 +230,7 @@ class MapRun(Generic[T, R]):
             return False
         finally:
             slots.hurry_back(task)
+            del task  # what it ends with may refer to this frame
 
     @property
     def _has_result(self) -> bool:
@@ -233,7 +262,8 @@ class MapRun(Generic[T, R]):
 
     def _raise_failure(self) -> None:
         """Raise what has failed, if who is cancelled for it is better told of it as itself."""
-        failure, self._failure = self._failure, None
+        known, self._failure = self._failure, None
+        failure = next((error for error in self._group.exceptions if id(error) == known), None)
         if isinstance(failure, StopAsyncIteration):
             return  # it would be the end of the results
         try:
@@ -253,6 +283,13 @@ class MapRun(Generic[T, R]):
         if self._consumers:
             self.tell()
         return value
+
+    def collect(self) -> None:
+        """Know, before it starts, that one consumer takes all results at once, in order."""
+        if not self._has_started:
+            self._ordered = 1
+            # One call that takes long holds up none behind it, which are all to be kept anyway.
+            self._room = self._limit + _COLLECTED
 
     def stop(self) -> None:
         """Cancel the workers, each once; drop what they have brought."""
@@ -292,7 +329,6 @@ class MapRun(Generic[T, R]):
         for consumer in self._consumers:
             if not consumer.done():
                 consumer.set_result(None)
-        self._consumers.clear()
 
     # The workers
 
@@ -310,8 +346,8 @@ class MapRun(Generic[T, R]):
         # The group was told first: if this is a failure, its parent and children are cancelled.
         self.workers.discard(task)
         if task.cancelled() or task.exception() is not None:
-            if not self._is_cut and not self.is_stopped and not task.cancelled():
-                self._failure = task.exception()
+            if not self._is_cut and not task.cancelled():
+                self._failure = id(task.exception())
             self._is_cut = self._is_cut or not self.is_stopped
             self.stop()
         elif not self.workers:
@@ -321,15 +357,16 @@ class MapRun(Generic[T, R]):
         """Work on an item, then on others; the one that has no slot leads."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         is_dismissed = self._group._background_tasks().get
-        function, results, create_future = self._function, self.results, self.loop.create_future
+        function: Any = self._returning_errors if self._return_exceptions else self._function
+        results, create_future = self.results, self.loop.create_future
         try:
             if slot is None:
                 slot = Slot()
-                item = await self._lead(slot, task)
+                item = await self._lead(slot)
             while item is not _END:
                 value = await function(item)
                 if self.is_stopped or is_dismissed(task):
-                    raise _cancelled(task)  # the call has held up the cancellation
+                    raise _cancelled()  # the call has held up the cancellation
                 slot.value = value
                 if not self._ordered:
                     self.results.append(slot)
@@ -347,28 +384,36 @@ class MapRun(Generic[T, R]):
                 else:
                     slot.taken = taken = create_future()
                     await taken
-                item = await self._pull(slot, task)
+                item = await self._pull(slot)
         except CancelledError as exc:
-            if task.cancelling() or self._is_over(task):
+            if task.cancelling() or self._is_over():
                 raise
-            msg = f"the map of {self._function!r} was cancelled by something that it awaited"
+            msg = f"{self._name} was cancelled by something that it awaited"
             raise RuntimeError(msg) from exc
+        finally:
+            del task  # it has the error, which refers to this frame
 
-    async def _lead(self, slot: Slot[R], task: asyncio.Task[None]) -> T:
+    async def _returning_errors(self, item: T) -> R | Exception:
+        return await returning_errors(self._group, partial(self._function, item), self._name)
+
+    @property
+    def _name(self) -> str:
+        return f"the map of {self._function!r}"
+
+    async def _lead(self, slot: Slot[R]) -> T:
         """Start the other workers, as far as there are items for them; return one to work on."""
         for _ in range(self._limit - 1):
             mate: Slot[R] = Slot()
-            item = await self._pull(mate, task)
+            item = await self._pull(mate)
             if item is _END:
                 return item
             self._start(mate, item)
-            if self._is_over(task):  # by the first step of an eager one
-                raise _cancelled(task)
-        if self._limit > 1:
-            await asyncio.sleep(0)  # calls begin in the order of the items
-        return await self._pull(slot, task)
+            if self._is_over():  # by the first step of an eager one
+                raise _cancelled()
+        await asyncio.sleep(0)  # calls begin in the order of the items
+        return await self._pull(slot)
 
-    async def _pull(self, slot: Slot[R], task: asyncio.Task[None]) -> T:
+    async def _pull(self, slot: Slot[R]) -> T:
         """Return the next item, or _END, having lined up the slot for its result."""
         try:
             if self._pulling is None:
@@ -384,8 +429,8 @@ class MapRun(Generic[T, R]):
             raise
         finally:
             self._room += self._ordered
-        if self._is_over(task):
-            raise _cancelled(task)  # as above
+        if self._is_over():
+            raise _cancelled()  # as above
         if self._ordered:
             self.results.append(slot)
         return item
@@ -404,14 +449,17 @@ class MapRun(Generic[T, R]):
             self.results.append(slot)
         return item
 
-    def _is_over(self, task: asyncio.Task[None]) -> bool:
+    def _is_over(self) -> bool:
         """Tell whether the worker was cancelled on behalf of the group or of the consumer."""
-        background = self._group._background
-        return self.is_stopped or self._group._aborting or bool(background and background.get(task))
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        is_dismissed = self._group._background_tasks().get(task, False)
+        return self.is_stopped or self._group._aborting or is_dismissed
 
 
-def _cancelled(task: asyncio.Task[None]) -> CancelledError:
+def _cancelled() -> CancelledError:
     """Return what a worker raises that is to end, and did not see it or is not cancelled yet."""
+    task = asyncio.current_task()
+    assert task is not None
     task.cancel()  # its group may have put that off, until a thread has ended
     return CancelledError()
 

@@ -1,4 +1,4 @@
-"""How often, and after which time, something that has failed is started again."""
+"""How often, and after which delay, a failed function is restarted."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 
 class RestartLimitError(RuntimeError):
-    """A supervised function has failed more often than its `RestartPolicy` allows.
+    """A supervised function failed more often than its `RestartPolicy` allows.
 
-    Not an exception group itself, which ``except*`` could not name; one is its cause.
+    Its cause is an `ExceptionGroup` of the failures. It is not a group itself, so that ``except*``
+    can catch it by name.
 
     Attributes:
-        errors: Every failure since the begin of the time that the policy counts, the first one
-            first.
+        errors: The failures within the policy's time window, oldest first.
 
     .. versionadded:: 0.1
     """
@@ -35,23 +35,24 @@ class RestartLimitError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class RestartPolicy:
-    """Exponential backoff with full jitter, and a limit on how often it may be used.
+    """Exponential backoff with full jitter, and a limit on the number of restarts.
 
-    Each delay is drawn evenly from 0 to ``min(ceiling, base * 2**n)`` seconds, where *n* counts the
-    failures in a row: what has failed together, as many processes do when a service is down, does
-    not come back together.
+    Each delay is drawn uniformly between 0 and ``min(ceiling, base * 2**n)`` seconds, where *n* is
+    the number of consecutive failures before this one. The jitter keeps processes that failed
+    together, as when a service is down, from all restarting at the same moment.
 
     Args:
-        base: The longest first delay, in seconds.
-        ceiling: The longest delay of all, in seconds.
-        reset_after: After how many seconds of running the next failure counts as a first one.
-        max_restarts: How many restarts there may be in any *within* seconds. None means no limit.
-        within: See *max_restarts*, in seconds.
+        base: The upper bound of the first delay, in seconds.
+        ceiling: The upper bound of every delay, in seconds.
+        reset_after: After running for this many seconds, the next failure counts as the first one
+            again.
+        max_restarts: How many restarts are allowed in any *within* seconds. None means no limit.
+        within: The time window of *max_restarts*, in seconds.
 
     Raises:
-        TypeError: If one of them is not a number.
-        ValueError: If one of them is negative or not finite, if *base* is more than *ceiling*, or
-            if *within* is 0.
+        TypeError: If an argument is not a number.
+        ValueError: If an argument is negative or not finite, if *base* exceeds *ceiling*, or if
+            *within* is 0.
 
     .. versionadded:: 0.1
     """
@@ -82,11 +83,11 @@ class RestartPolicy:
     def delay(
         self, failures: int, *, uniform: Callable[[float, float], float] = random.uniform
     ) -> float:
-        """Return for how many seconds to wait before the next start.
+        """Return how many seconds to wait before the next start.
 
         Args:
-            failures: How many failures in a row there were before this one.
-            uniform: Draws a number between two others, as `random.uniform`.
+            failures: How many consecutive failures came before this one.
+            uniform: Draws a number between two others, like `random.uniform`.
 
         .. versionadded:: 0.1
         """

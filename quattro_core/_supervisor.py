@@ -1,4 +1,4 @@
-"""Supervision of a function that is to run for ever."""
+"""Supervision of a function that should run forever."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OnReturn = Literal["stop", "restart", "ok"]
 
 
 class SupervisorState(StrEnum):
-    """What the function of a `Supervisor` does.
+    """The state of a `Supervisor`'s function.
 
     .. versionadded:: 0.1
     """
@@ -30,16 +30,16 @@ class SupervisorState(StrEnum):
     """It runs, but has not said yet that it is ready."""
     RUNNING = "running"
     BACKING_OFF = "backing off"
-    """It has failed or returned, and is started again in a while."""
+    """It has failed or returned, and restarts in a while."""
     RETURNED = "returned"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class TaskStatus:
-    """What a supervised function gets as its parameter ``task_status``, to say that it is ready.
+    """Lets a supervised function report that it is ready; passed as its parameter ``task_status``.
 
-    The name is that of anyio and trio, whose functions for ``start()`` can be supervised as well.
+    Compatible with anyio and trio: functions written for their ``start()`` can be supervised.
 
     .. versionadded:: 0.1
     """
@@ -51,13 +51,13 @@ class TaskStatus:
         self._loop = asyncio.get_running_loop()
 
     def started(self, value: object = None) -> None:
-        """Say that the function is ready, once in each of its runs.
+        """Report that the function is ready. Only the first call in each run counts.
 
         Args:
-            value: As in anyio; nothing is done with it.
+            value: Ignored; accepted for compatibility with anyio.
 
         Raises:
-            RuntimeError: If it was said before, or in another thread than the event loop's.
+            RuntimeError: If called outside the event loop's thread.
 
         .. versionadded:: 0.1
         """
@@ -68,26 +68,24 @@ class TaskStatus:
             is_own = False
         if not is_own:
             msg = (
-                "started() was called in another thread than the event loop's: "
+                "started() was called outside the event loop's thread: "
                 "call loop.call_soon_threadsafe(task_status.started)"
             )
             raise RuntimeError(msg)
-        if self._ready is None:
-            msg = "started() was called before: it is for once in each run"
-            raise RuntimeError(msg)
         ready, self._ready = self._ready, None
-        ready()
+        if ready is not None:
+            ready()
 
 
 class TaskReturnedError(RuntimeError):
-    """A supervised function has returned, although it was to run for ever.
+    """A supervised function returned, although it should run forever.
 
     .. versionadded:: 0.1
     """
 
 
 class Supervisor:
-    """Runs an async function that is to run for ever, and decides what its end means.
+    """Runs an async function that should run forever, and decides what happens when it ends.
 
     ::
 
@@ -96,29 +94,29 @@ class Supervisor:
             group.create_background_task(supervisor.run)
             await supervisor.wait_started(timeout=10)
 
-    What is an end by policy comes out of `run`: there, whoever runs it decides what happens.
+    If a policy says ``"stop"``, `run` raises, and its caller decides what happens next.
 
     Args:
-        function: An async function of no arguments. If it has a parameter named ``task_status``,
-            it gets a `TaskStatus`, and has started when it says so.
-        name: Its name in logs and errors; by default its own.
-        on_failure: What an error means: ``"stop"`` raises it out of `run`, ``"restart"`` starts the
-            function again, ``"ignore"`` leaves it at an error in the log.
-        on_return: What a return means. By default it is an error, ``"stop"``: a function that is to
-            run for ever and has returned does its work no more than one that has failed.
-            ``"restart"`` starts it again, ``"ok"`` returns.
-        restart: How often, and after which time, it is started again, where ``"restart"`` is the
-            policy. None means the defaults of `RestartPolicy`.
-        logger: Where restarts, and ignored errors, are logged; by default ``quattro_core``.
+        function: An async function of no arguments. If it has a parameter named ``task_status``, it
+            gets a `TaskStatus`, and counts as started once it calls ``task_status.started()``.
+        name: Its name in logs and errors; by default the function's own name.
+        on_failure: What to do after an error: ``"stop"`` raises it from `run`, ``"restart"`` starts
+            the function again, ``"ignore"`` only logs it.
+        on_return: What to do after a return. The default, ``"stop"``, raises `TaskReturnedError`: a
+            function that should run forever is as dead after a return as after an error.
+            ``"restart"`` starts it again; with ``"ok"``, `run` returns.
+        restart: How often, and after which delay, ``"restart"`` starts the function again. None
+            means the defaults of `RestartPolicy`.
+        logger: The logger for restarts and ignored errors; by default ``quattro_core``.
 
     Attributes:
-        name: The name of the function, as it was given or as it is.
+        name: The given name, or the function's own.
 
     Raises:
         TypeError: If *function* is not a function, yields, is a ``def`` function that is not
-            annotated to return an awaitable, or needs other arguments; if *restart* is no
+            annotated to return an awaitable, or needs other arguments; if *restart* is not a
             `RestartPolicy`.
-        ValueError: If a policy has another name, or if *restart* is given where none of them is
+        ValueError: If a policy is unknown, or if *restart* is given although no policy is
             ``"restart"``.
 
     .. versionadded:: 0.1
@@ -132,7 +130,7 @@ class Supervisor:
         on_failure: OnFailure = "stop",
         on_return: OnReturn = "stop",
         restart: RestartPolicy | None = None,
-        logger: logging.Logger | None = None,
+        logger: logging.Logger | logging.LoggerAdapter[logging.Logger] | None = None,
     ) -> None:
         self._function = function
         self.name: str = name or name_of(function)
@@ -147,7 +145,7 @@ class Supervisor:
 
     @property
     def state(self) -> SupervisorState:
-        """What the function does.
+        """The state of the function.
 
         .. versionadded:: 0.1
         """
@@ -155,7 +153,7 @@ class Supervisor:
 
     @property
     def since(self) -> datetime:
-        """Since when it is in this state, in UTC.
+        """When the function entered this state, in UTC.
 
         .. versionadded:: 0.1
         """
@@ -163,7 +161,7 @@ class Supervisor:
 
     @property
     def restarts(self) -> int:
-        """How many times it was started again.
+        """How often the function was restarted.
 
         .. versionadded:: 0.1
         """
@@ -178,18 +176,19 @@ class Supervisor:
         return self._progress.last_error
 
     async def run(self) -> None:
-        """Run the function, again and again if its policy says so, in the current task.
+        """Run the function in the current task, repeatedly if its policy says so.
 
-        A cancellation ends it, whatever the function makes of that: it is never started again, and
-        what it raises meanwhile comes out. If it swallows the cancellation, that comes out; only
-        if it takes it back (`asyncio.Task.uncancel`) there was none.
+        A cancellation always ends it: the function is not restarted, and `run` raises whatever the
+        function raises. If the function swallows the cancellation, `run` raises
+        `asyncio.CancelledError` anyway, unless the function has called `asyncio.Task.uncancel`.
 
         Raises:
-            RestartLimitError: If it has failed more often than its policy allows.
-            TaskReturnedError: If it has returned, and ``on_return="stop"``.
-            RuntimeError: If it was cancelled by something that it awaited, or has raised something
-                that is no `Exception`, such as `SystemExit`; if `run` was called before.
-            Exception: What it has raised, if ``on_failure="stop"``.
+            RestartLimitError: If the function failed more often than its policy allows.
+            TaskReturnedError: If the function returned, and *on_return* is ``"stop"``.
+            RuntimeError: If something that the function awaited cancelled it; if the function
+                raised something that is not an `Exception`, such as `SystemExit`; or if `run` was
+                called before.
+            Exception: Whatever the function raised, if *on_failure* is ``"stop"``.
 
         .. versionadded:: 0.1
         """
@@ -209,17 +208,17 @@ class Supervisor:
             self._recent.clear()
 
     async def wait_started(self, timeout: float | None = None) -> None:  # noqa: ASYNC109  # its error tells
-        """Wait until the function has said for the first time that it is ready.
+        """Wait until the function reports for the first time that it is ready.
 
-        One that has no parameter ``task_status`` is ready when it begins. If it ends before, as its
-        policy allows, nothing more is waited for.
+        A function without a parameter ``task_status`` is ready as soon as it begins. If the
+        function ends before it is ready, and its policy allows that, this returns too.
 
         Args:
-            timeout: For how many seconds. None means for ever.
+            timeout: How many seconds to wait. None means no limit.
 
         Raises:
-            TimeoutError: If it has not said so in time.
-            Exception: What has ended `run`, if that was before.
+            TimeoutError: If the function was not ready in time.
+            Exception: Whatever ended `run`, if that came first.
 
         .. versionadded:: 0.1
         """
@@ -267,10 +266,12 @@ class Supervisor:
             return False
         if policy == "stop":
             if error is None:  # an error may well be false
-                error = TaskReturnedError(f"{self.name} has returned, but is to run for ever")
+                error = TaskReturnedError(f"{self.name} has returned, but should run forever")
             raise error
         if error is not None:
-            self._logger.error("%s failed, and is let go", self.name, exc_info=exc_info_of(error))
+            self._logger.error(
+                "%s failed, and is not restarted", self.name, exc_info=exc_info_of(error)
+            )
         self._progress.end(SupervisorState.RETURNED if error is None else SupervisorState.FAILED)
         return True
 
@@ -279,9 +280,10 @@ class Supervisor:
         delay = self._recent.count(asyncio.get_running_loop().time(), counted)
         self._progress.set(SupervisorState.BACKING_OFF)
         self._logger.warning(
-            "%s %s, and is started again in %.2f s (restart %d)",
+            "%s has returned, and restarts in %.2f s (restart %d)"
+            if error is None
+            else "%s failed, and restarts in %.2f s (restart %d)",
             self.name,
-            "has returned" if error is None else "failed",
             delay,
             self._restarts + 1,
             exc_info=None if error is None else exc_info_of(error),
@@ -333,7 +335,7 @@ class Progress:
         """Wait until it has been ready once, or has ended.
 
         Args:
-            timeout: For how many seconds. None means for ever.
+            timeout: How many seconds to wait. None means no limit.
 
         Raises:
             TimeoutError: If it is not ready in time.

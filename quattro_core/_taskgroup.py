@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from asyncio import CancelledError, current_task, get_running_loop
 
 # Not by its own name: CPython calls no method in its quick way on a local of an imported name.
@@ -14,14 +13,13 @@ from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from contextvars import Context
 from functools import partial
 from types import CoroutineType, TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Never, ParamSpec, Self, TypeVar, cast, overload
 from weakref import WeakSet
 
 from quattro_core._cleanups import cut_short
-from quattro_core._deadlock import waits_for
+from quattro_core._deadlock import LimitDeadlockError, waits_for
 from quattro_core._gather import gather
 from quattro_core._limits import (
-    EAGER,
     SharedLimit,
     Slots,
     Turn,
@@ -32,15 +30,30 @@ from quattro_core._map import MapResults, MapRun
 from quattro_core._tasks import (
     ASYNCIOS_CREATE_TASK,
     CoroutineOrFunction,
+    Gathered,
+    NotHere,
     check_child,
     close,
     close_wrapped,
     coroutine_of,
+    refuse_arguments,
+    schema_or_way_out,
 )
-from quattro_core._threads import after_thread, cancel, was_cancelled
+from quattro_core._threads import after_thread, was_cancelled
+from quattro_core._workers import (
+    EACH,
+    NO_WORKER,
+    NotAWorkerError,
+    TaskFuture,
+    call_in_loop,
+    elsewhere,
+    process_child,
+    thread_child,
+)
 
 T = TypeVar("T")
 R = TypeVar("R")
+P = ParamSpec("P")
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
@@ -60,22 +73,22 @@ class TaskGroup(asyncio.TaskGroup):
     """An `asyncio.TaskGroup` with background tasks and a limit on concurrency.
 
     When the body of the `async with` ends, the group waits for its foreground children
-    (`create_task`) while its background tasks (`create_background_task`) go on, so that a child may
-    rely on its pump to its last line. When no foreground child is left, the background tasks are
-    cancelled, and their clean-up is awaited. No task is alive after the group.
+    (`create_task`). Its background tasks (`create_background_task`) keep running meanwhile, so that
+    a child can rely on them until it ends. When no foreground child is left, the group cancels the
+    background tasks and waits for their clean-up. No task outlives the group.
 
-    An unhandled error in the body or in any child cancels all others, each of them once, and comes
-    out in an `ExceptionGroup`.
+    An unhandled error in the body or in a child cancels all the others, each once, and the group
+    raises it in an `ExceptionGroup`.
 
     Args:
         concurrency_limit: How many foreground children may run at once; the others wait for their
             turn, first come, first served. None means no limit. Background tasks don't count. If
-            all that run wait by hand for others that can't begin, as in ``await
-            group.create_task(...)``, that is a `LimitDeadlockError` of the group.
-        shared_limit: A limit that this group shares with others; None means there is none.
+            every running child awaits one that can't begin, as in ``await group.create_task(...)``,
+            the group fails with a `LimitDeadlockError`.
+        shared_limit: A limit that this group shares with others. None means no limit.
 
     Raises:
-        TypeError: If *concurrency_limit* is not an int, or *shared_limit* is no `SharedLimit`.
+        TypeError: If *concurrency_limit* is not an int, or *shared_limit* is not a `SharedLimit`.
         ValueError: If *concurrency_limit* is below 1.
 
     .. versionadded:: 0.1
@@ -109,9 +122,13 @@ class TaskGroup(asyncio.TaskGroup):
     _cancels_before = 0
     # Whether the body has seen that a child was cancelled, for which it waited, in place of its own
     # cancellation.
-    _is_told = False
+    _told: Callable[[], bool] = staticmethod(lambda: False)
     # Children that a gather has cancelled.
     _withdrawn: WeakSet[asyncio.Task[Any]] | None = None
+    # Children that a gather was given, and whose errors are its results; and those that run what
+    # returns its errors, so that what they await may fail.
+    _returned: WeakSet[asyncio.Task[Any]] | None = None
+    _returning: set[asyncio.Task[Any]] | None = None
     # Before 3.13 the standard library leaves a coroutine that it refuses to the caller, who may
     # await it. A group that was opened by `enter` is no drop-in for one, and never does.
     _closes_refused = sys.version_info >= (3, 13)
@@ -119,6 +136,8 @@ class TaskGroup(asyncio.TaskGroup):
     _coroutine_of = staticmethod(coroutine_of)
     # What the error of a group that has ended says more: a subclass may know a way out.
     _way_out = ""
+    # What the error of one that is entered again says more.
+    _is_open = ""
     # The loop while a plain child may be made at once, else False (no running loop is False).
     _spawns_in: asyncio.AbstractEventLoop | Literal[False]
     # Whether the loop makes tasks in asyncio's own way, so that they can be made without it.
@@ -162,7 +181,7 @@ class TaskGroup(asyncio.TaskGroup):
     def create_task(
         self,
         coro: CoroutineOrFunction[T],
-        *,
+        *args: Never,
         name: str | None = None,
         context: Context | None = None,
         **kwargs: Any,
@@ -170,25 +189,33 @@ class TaskGroup(asyncio.TaskGroup):
         """Create a task that the group waits for.
 
         Args:
-            coro: A coroutine, or a function of no arguments that returns one. The function is
-                called by the task when it starts. If it raises, that is a failure of the child.
+            coro: A coroutine, or a function without arguments that returns one. The task calls the
+                function when it starts; if the function raises, the child fails.
+            *args: Not allowed: a `TypeError` says how to pass them to the function.
             name: The name of the task.
             context: The context that the task runs in; None means a copy of the current one.
-            **kwargs: Whatever else `asyncio.loop.create_task` of this Python takes, such as
-                `eager_start` of 3.14.
+            **kwargs: Any other argument of `asyncio.loop.create_task` in the running Python, such
+                as `eager_start` in 3.14.
 
         Returns:
-            The task. In a group with a limit it may be waiting for its turn; it never starts if it
-            is cancelled then. One that waits was not made by the task factory of the event loop.
+            The task. In a group with a limit it may still be waiting for its turn; if it is
+            cancelled meanwhile, it never starts. A waiting task is not created by the event loop's
+            task factory. In a worker thread, such as that of a ``def`` endpoint, this returns a
+            `TaskFuture` instead, which the thread can wait for; the child sees the thread's context
+            variables.
 
         Raises:
-            RuntimeError: If the group is not open: not entered, finished, or shutting down after
-                an error. If the call comes from another thread than the event loop's, or if too
-                many wait for the `shared_limit` (`TooManyWaitingError`): the coroutine is closed.
+            RuntimeError: If the group is not open: not entered, finished, or shutting down after an
+                error; if too many children wait for the `shared_limit` (`TooManyWaitingError`); or
+                in a thread that no task of the event loop waits for. The coroutine is closed.
+            asyncio.CancelledError: In a worker thread, if the group has failed or was cancelled:
+                then the task that waits for the thread is cancelled too.
             TypeError: If *coro* is neither, or a keyword argument is unknown.
 
         .. versionadded:: 0.1
         """
+        if args:
+            refuse_arguments("create_task", coro, args)
         loop = self._spawns_in
         # One comparison stands for "entered, not finished, not aborting, no limit, right thread".
         if _get_running_loop() is not loop or coro.__class__ is not CoroutineType:
@@ -215,167 +242,420 @@ class TaskGroup(asyncio.TaskGroup):
     def create_background_task(
         self,
         coro: CoroutineOrFunction[T],
-        *,
+        *args: Never,
         name: str | None = None,
         context: Context | None = None,
         **kwargs: Any,
     ) -> asyncio.Task[T]:
-        """Create a task that helps the others, such as a pump between queues.
+        """Create a task that helps the others, such as one that moves items between queues.
 
-        The group does not wait for it to finish by itself: it is cancelled when no foreground
-        child is left, and its clean-up is awaited. Its unhandled error aborts the group, like any
-        other. It does not count against the `concurrency_limit`.
+        The group does not wait for the task to finish: it cancels the task when no foreground child
+        is left, and waits for its clean-up. An unhandled error aborts the group, as in any child.
+        The task does not count against the `concurrency_limit`.
 
-        Takes, returns and raises what `create_task` does.
+        Takes the same arguments as `create_task`, returns the same and raises the same errors.
 
         .. versionadded:: 0.1
         """
-        self._check_open(coro, "create_background_task")
+        if args:
+            refuse_arguments("create_background_task", coro, args)
+        if self._entered and not self._is_here():
+            create = partial(
+                self.create_background_task, coro, name=name, context=context, **kwargs
+            )
+            return self._create_elsewhere(coro, create, "create_background_task")
+        self._check_open(coro)
         task = self._make(coro, name=name, context=context, **kwargs)
         self._register_background(task)
         return task
 
+    # Of up to eight calls each result has its own type.
     @overload
-    async def gather(self) -> tuple[()]: ...
-    @overload
-    async def gather(self, coro1: CoroutineOrFunction[T1], /) -> tuple[T1]: ...
+    async def gather(self, *, return_exceptions: bool = False) -> tuple[()]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
+        coro1: Gathered[T1],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
+    ) -> tuple[T1]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
-        coro4: CoroutineOrFunction[T4],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3, T4]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
-        coro4: CoroutineOrFunction[T4],
-        coro5: CoroutineOrFunction[T5],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3, T4, T5]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
-        coro4: CoroutineOrFunction[T4],
-        coro5: CoroutineOrFunction[T5],
-        coro6: CoroutineOrFunction[T6],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3, T4, T5, T6]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
-        coro4: CoroutineOrFunction[T4],
-        coro5: CoroutineOrFunction[T5],
-        coro6: CoroutineOrFunction[T6],
-        coro7: CoroutineOrFunction[T7],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
+        coro7: Gathered[T7],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3, T4, T5, T6, T7]: ...
     @overload
     async def gather(
         self,
-        coro1: CoroutineOrFunction[T1],
-        coro2: CoroutineOrFunction[T2],
-        coro3: CoroutineOrFunction[T3],
-        coro4: CoroutineOrFunction[T4],
-        coro5: CoroutineOrFunction[T5],
-        coro6: CoroutineOrFunction[T6],
-        coro7: CoroutineOrFunction[T7],
-        coro8: CoroutineOrFunction[T8],
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
+        coro7: Gathered[T7],
+        coro8: Gathered[T8],
         /,
+        *,
+        return_exceptions: Literal[False] = False,
     ) -> tuple[T1, T2, T3, T4, T5, T6, T7, T8]: ...
     @overload
-    async def gather(self, *coros: CoroutineOrFunction[T]) -> tuple[T, ...]: ...
-    def gather(self, *coros: CoroutineOrFunction[Any]) -> Coroutine[Any, Any, tuple[Any, ...]]:
-        """Run several coroutines as children of the group; return their results, in that order.
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[T1 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[T1 | Exception, T2 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception, T4 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[T1 | Exception, T2 | Exception, T3 | Exception, T4 | Exception, T5 | Exception]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[
+        T1 | Exception,
+        T2 | Exception,
+        T3 | Exception,
+        T4 | Exception,
+        T5 | Exception,
+        T6 | Exception,
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
+        coro7: Gathered[T7],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[
+        T1 | Exception,
+        T2 | Exception,
+        T3 | Exception,
+        T4 | Exception,
+        T5 | Exception,
+        T6 | Exception,
+        T7 | Exception,
+    ]: ...
+    @overload
+    async def gather(
+        self,
+        coro1: Gathered[T1],
+        coro2: Gathered[T2],
+        coro3: Gathered[T3],
+        coro4: Gathered[T4],
+        coro5: Gathered[T5],
+        coro6: Gathered[T6],
+        coro7: Gathered[T7],
+        coro8: Gathered[T8],
+        /,
+        *,
+        return_exceptions: Literal[True],
+    ) -> tuple[
+        T1 | Exception,
+        T2 | Exception,
+        T3 | Exception,
+        T4 | Exception,
+        T5 | Exception,
+        T6 | Exception,
+        T7 | Exception,
+        T8 | Exception,
+    ]: ...
+    @overload
+    async def gather(
+        self, *coros: Gathered[T], return_exceptions: Literal[False] = False
+    ) -> tuple[T, ...]: ...
+    @overload
+    async def gather(
+        self, *coros: Gathered[T], return_exceptions: bool
+    ) -> tuple[T | Exception, ...]: ...
+    def gather(
+        self, *coros: Gathered[Any], return_exceptions: bool = False
+    ) -> Coroutine[Any, Any, tuple[Any, ...]]:
+        """Run several coroutines as children of the group, and return their results in that order.
 
         ::
 
             user, cart = await group.gather(get_user(), get_cart())
 
-        An error of one of them aborts the group, like that of any child, and so cancels the caller
-        and the others. If the caller is cancelled, they are cancelled too. In no case is one of
-        them alive when this has returned or raised.
+        If one of them fails, the group is aborted, as with any child: the caller and the other
+        children are cancelled. If the caller is cancelled, so are the children. None of them is
+        alive once this has returned or raised.
 
         Args:
-            *coros: What `create_task` takes: coroutines, or functions that return one. A child that
-                calls this lends its slot of the limits of the group while it waits, to whoever is
-                first in the queue. It gets one again, ahead of all that have not begun, before it
-                goes on; if it is cancelled, it goes on at once.
+            *coros: Coroutines, or functions that return one, as for `create_task`; or running
+                children of this group, as returned by `create_task`, `run_in_thread` and
+                `run_in_process`. A child that calls this lends its slot of the group's limits to
+                the queue while it waits. It takes a slot again, ahead of the queue, before it
+                continues; if it is cancelled, it continues at once.
+            return_exceptions: If true, a child that raises an `Exception` has that exception as its
+                result; the others keep running, and the group is not aborted. Nor is it aborted by
+                another child that such a child awaits. If only the child was cancelled, neither the
+                caller nor the group, its result is a `RuntimeError` that says so. Errors that a
+                child raises because the caller or the group was cancelled still abort the group, as
+                do `KeyboardInterrupt`, `SystemExit` and `LimitDeadlockError`.
 
         Returns:
             A tuple of the results.
 
         Raises:
-            RuntimeError: As with `create_task`. Coroutines that have not started are closed, those
-                that have are cancelled.
-            TypeError: If one of *coros* is neither; then none is started.
-            BaseException: The error of one, or `asyncio.CancelledError` if one was cancelled, as
-                when its task is awaited: this is seen by callers outside of the group alone.
+            RuntimeError: As with `create_task`, and in every other thread. Coroutines that have not
+                started are closed; those that have are cancelled.
+            TypeError: If one of *coros* is none of these; then none is started.
+            BaseException: The error of a child, or `asyncio.CancelledError` if a child was
+                cancelled, as if its task were awaited. Only callers outside the group see this.
 
         .. versionadded:: 0.1
         """
-        return gather(self, coros)
+        if _get_running_loop() is not self._loop and self._is_elsewhere():
+            for coro in coros:
+                close(coro)
+            raise RuntimeError(elsewhere("gather", EACH))
+        return gather(self, coros, return_exceptions=return_exceptions)
 
+    def run_in_thread(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Task[R]:
+        """Call a blocking function in a thread, as a child of the group.
+
+        ::
+
+            report = await group.run_in_thread(read_report, path)
+
+        A thread can't be cancelled, so the group waits for it: a cancelled child ends when its
+        function has returned, and nothing that the function uses is closed before that. If the
+        function has not begun when the child is cancelled, it is never called. If it raises, the
+        child fails, even after a cancellation.
+
+        Args:
+            function: The function. It sees the caller's context variables, and may call the group's
+                `create_task`.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            A task like that of `create_task`, subject to the group's limits: await it, or pass it
+            to `gather`. The threads are those of `asyncio.to_thread`.
+
+        Raises:
+            RuntimeError: As with `create_task`.
+            TypeError: If *function* is not callable, or is a coroutine function.
+
+        .. versionadded:: 0.1
+        """
+        return self._create_own(thread_child(function, args, kwargs))
+
+    def run_in_process(
+        self, function: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Task[R]:
+        """Call a CPU-bound function in another process, as a child of the group.
+
+        ::
+
+            thumbnail = await group.run_in_process(shrink, picture, width=200)
+
+        If the child is cancelled, its process is killed at once, wherever it is. The processes are
+        those of `anyio.to_process`, as many as the machine has processors; they are reused, and end
+        with the event loop.
+
+        Args:
+            function: A function at the top level of a module, or a method. The function, its
+                arguments and its result are pickled.
+            *args: Its arguments.
+            **kwargs: Its keyword arguments.
+
+        Returns:
+            A task like that of `create_task`, subject to the group's limits: await it, or pass it
+            to `gather`. It fails with `anyio.BrokenWorkerProcess` if the process dies.
+
+        Raises:
+            ModuleNotFoundError: If anyio is not installed; quattro-web's own dependencies include
+                it.
+            RuntimeError: As with `create_task`.
+            TypeError: If *function* is not callable, or is a coroutine function.
+
+        .. versionadded:: 0.1
+        """
+        return self._create_own(process_child(function, args, kwargs))
+
+    @overload
     def map(
         self,
-        function: Callable[[T], Coroutine[Any, Any, R]],
+        function: Callable[[T], Coroutine[Any, Any, R] | asyncio.Task[R]],
         iterable: Iterable[T] | AsyncIterable[T],
         *,
         limit: int,
         ordered: bool = False,
-    ) -> MapResults[R]:
-        """Call a coroutine function with every item, a few at a time, and iterate over the results.
+        return_exceptions: Literal[False] = False,
+    ) -> MapResults[R]: ...
+    @overload
+    def map(
+        self,
+        function: Callable[[T], Coroutine[Any, Any, R] | asyncio.Task[R]],
+        iterable: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int,
+        ordered: bool = False,
+        return_exceptions: bool,
+    ) -> MapResults[R | Exception]: ...
+    def map(
+        self,
+        function: Callable[[T], Coroutine[Any, Any, R] | asyncio.Task[R]],
+        iterable: Iterable[T] | AsyncIterable[T],
+        *,
+        limit: int,
+        ordered: bool = False,
+        return_exceptions: bool = False,
+    ) -> MapResults[Any]:
+        """Call a coroutine function for every item, a few at a time, and iterate over the results.
 
         ::
 
             async for page in group.map(fetch, urls, limit=10): ...
 
-        Items are pulled when there is room for them: at most twice *limit* have been pulled and
-        are not handed out as results yet, however many there are and however slow the consumer is.
-        The work begins with the iteration and ends with it: the calls are made by background tasks
-        of the group, so that the group does not wait for them, and its `concurrency_limit` does not
-        count them. These tasks make one call after the other, and share a copy of the current
-        context each: what a call sets in a context variable, later ones may see. A child that waits
-        for a result lends its slot of the limits of the group meanwhile, as with `gather`.
+        Items are pulled only when there is room: at most twice *limit* items have been pulled
+        without their results having been consumed, however slow the consumer is. The work begins
+        and ends with the iteration. Background tasks of the group make the calls, so the group does
+        not wait for them, and they don't count against its `concurrency_limit`. Each of these tasks
+        makes one call after the other in one copy of the current context: a context variable that a
+        call sets may be seen by later calls. A child that waits for a result lends its slot of the
+        group's limits meanwhile, as with `gather`.
 
-        An error of a call, or of the iterable, is that of a child: it aborts the group.
+        An error in a call, or in the iterable, aborts the group, as in any child.
 
         Args:
-            function: A coroutine function of one argument.
+            function: A coroutine function of one argument, or one that returns a task, such as
+                ``lambda picture: group.run_in_process(shrink, picture)``.
             iterable: The items, as an iterable or an asynchronous iterable. It is not closed.
-            limit: How many calls run at once, at most.
-            ordered: Whether results come in the order of the items, rather than as they are ready.
+            limit: How many calls may run at once.
+            ordered: Whether results come in the order of the items; by default they come as they
+                are ready.
+            return_exceptions: If true, a call that raises an `Exception` has that exception as its
+                result, as with `gather`. An error in the iterable still aborts the group.
 
         Returns:
-            The results, to iterate over with ``async for``. Leaving the loop early, so that nobody
-            holds them any more, cancels the calls that are running; ``async with`` also waits for
-            their clean-up.
+            The results: iterate over them with ``async for``, or await them for a list in the order
+            of the items. Leaving the loop early and dropping the iterator cancels the running
+            calls; ``async with`` also waits for their clean-up.
 
         Raises:
             RuntimeError: If the group is not open, or if the call comes from another thread than
@@ -387,22 +667,36 @@ class TaskGroup(asyncio.TaskGroup):
         .. versionadded:: 0.1
         """
         self._check_state()
-        self._check_thread("map")
+        if not self._is_here():
+            raise RuntimeError(elsewhere("map", EACH))
         checked_limit("limit", limit, optional=False)
         if not callable(function):
             msg = f"function must be a coroutine function of one argument, got {function!r}"
             raise TypeError(msg)
-        return MapResults(MapRun(self, function, iterable, limit=limit, ordered=ordered))
+        run: MapRun[Any, Any] = MapRun(
+            self,
+            function,
+            iterable,
+            limit=limit,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+        )
+        return MapResults(run)
+
+    start_soon: NotHere = NotHere("create_task(function(...)), which takes a coroutine")
+    start: NotHere = NotHere(
+        "create_task(function(...)), and have it set an asyncio.Event that you await"
+    )
 
     # Opening, ending, looking at it
 
     def enter(self, parent_task: asyncio.Task[Any] | None = None) -> Self:
-        """Open the group, as `async with` does, for code that has no such block of its own.
+        """Open the group as `async with` does, for code that can't use such a block.
 
-        Whoever calls it sees to it that `__aexit__` is awaited, in *parent_task*.
+        The caller must make sure that `__aexit__` is awaited, in *parent_task*.
 
         Args:
-            parent_task: The task in which the body of the group runs: it is cancelled when a child
+            parent_task: The task that runs the body of the group; it is cancelled when a child
                 fails. None means the current task.
 
         Raises:
@@ -412,7 +706,7 @@ class TaskGroup(asyncio.TaskGroup):
         .. versionadded:: 0.1
         """
         if self._entered:
-            msg = f"TaskGroup {self!r} has already been entered"
+            msg = f"TaskGroup {self!r} has already been entered{self._is_open}"
             raise RuntimeError(msg)
         self._loop = loop = get_running_loop()
         if parent_task is None:
@@ -444,7 +738,7 @@ class TaskGroup(asyncio.TaskGroup):
 
     @property
     def exceptions(self) -> tuple[BaseException, ...]:
-        """The unhandled errors of children so far, the first one first; empty after the exit.
+        """The unhandled errors of children so far, oldest first; empty after the exit.
 
         .. versionadded:: 0.1
         """
@@ -452,9 +746,9 @@ class TaskGroup(asyncio.TaskGroup):
 
     @property
     def tasks(self) -> tuple[asyncio.Task[Any], ...]:
-        """The children that run now, the foreground ones first, else in no particular order.
+        """The running children: foreground children first, otherwise in no particular order.
 
-        Those that wait for their turn, in a group with a `concurrency_limit`, are not among them.
+        Children that wait for a slot of a limit are not included.
 
         .. versionadded:: 0.1
         """
@@ -466,12 +760,12 @@ class TaskGroup(asyncio.TaskGroup):
     def cancel(self, msg: object = None) -> None:
         """Stop the group: cancel its body and its children.
 
-        The `async with` then ends without an error, unless something else has failed. Cancelling a
-        group before it is entered cancels it on entry; cancelling it twice, or after its end, does
-        nothing. As `asyncio.TaskGroup.cancel` of Python 3.15.
+        The `async with` then ends without an error, unless something else fails. Cancelling a group
+        before it is entered cancels it on entry; cancelling it twice, or after its end, does
+        nothing. Works like `asyncio.TaskGroup.cancel` in Python 3.15.
 
         Args:
-            msg: What the `CancelledError` of the body and of the children carries, as with
+            msg: The message of the `CancelledError` in the body and the children, as with
                 `asyncio.Task.cancel`.
 
         Raises:
@@ -483,40 +777,45 @@ class TaskGroup(asyncio.TaskGroup):
             self._cancel_on_enter = True
             self._cancel_msg = msg
         elif self._parent_task is not None:
-            self._check_thread("cancel")
+            if not self._is_here():
+                raise RuntimeError(
+                    elsewhere("cancel", "call loop.call_soon_threadsafe(group.cancel, ...)")
+                )
             if not self._aborting:
                 self._cancel_msg = msg
             self._abort()
             self._cancel_parent(msg)
 
     async def finish(self, *, immediate: bool = False) -> bool:
-        """Finish the group from outside of its `async with`: nothing of it is alive afterwards.
+        """Finish the group from outside its `async with`: none of its tasks is alive afterwards.
 
-        Waits for the foreground children, cancels the background tasks and waits for them, as the
-        exit does; from then on the group takes no children. Errors of children are not raised
-        here: `__aexit__` raises them, and the first one cancels the parent task as ever, unless
-        the children are being cancelled already. If the parent is cancelled while it waits, which
-        includes that a child fails, the children are cancelled and awaited first. If another task
-        is, the children are cancelled, and it does not wait for them.
+        Like the exit, this waits for the foreground children, then cancels the background tasks and
+        waits for them; the group takes no more children. Errors of children are not raised here:
+        `__aexit__` raises them, and the first one cancels the parent task as usual, unless the
+        children are being cancelled already. If the parent calls this and is cancelled while it
+        waits, for example because a child fails, it cancels the children and waits for them first.
+        If another task calls this and is cancelled, it cancels the children, but does not wait for
+        them.
 
         Args:
-            immediate: Cancel the children instead of waiting for them; not the body.
+            immediate: Whether to cancel the children instead of letting them finish. The body is
+                not cancelled.
 
         Returns:
-            Whether any child has failed; `exceptions` tells how.
+            Whether any child has failed; `exceptions` has the errors.
 
         Raises:
-            RuntimeError: If a child of the group calls it: it would wait for itself. If the group
-                was not entered.
+            RuntimeError: If a child of the group calls it, which would wait for itself; or if the
+                group was not entered.
 
         .. versionadded:: 0.1
         """
         if not self._entered:
             msg = f"TaskGroup {self!r} has not been entered"
             raise RuntimeError(msg)
-        task, parent = current_task(), self._parent_task
+        task, parent = cast("asyncio.Task[Any]", current_task()), self._parent_task
         cancelled: CancelledError | None = None
-        if task is not parent and self._may_be_eager():
+        if task is not parent:
             try:
                 await asyncio.sleep(0)  # an eager child is known when its first step has ended
             except CancelledError as exc:
@@ -532,12 +831,10 @@ class TaskGroup(asyncio.TaskGroup):
         if immediate:
             self._abort()
         slots = self._slots
-        lender: asyncio.Task[Any] | None = None
         try:
             while self._tasks or (self._background and self._dismiss()):
-                if slots is not None and lender is None:
-                    lender = cast("asyncio.Task[Any]", task)
-                    slots.lend(lender)
+                if slots is not None:
+                    slots.lend(task)
                 future = self._on_completed_fut
                 if future is None or future.done():
                     future = self._on_completed_fut = self._loop.create_future()
@@ -555,17 +852,17 @@ class TaskGroup(asyncio.TaskGroup):
                     cancelled = exc
             self._exiting = True
             self._spawns_in = False
-            self._on_done = None
+            self._on_done = None  # it refers to the group
             if slots is not None:
                 slots.detach()
             if cancelled is not None:
                 raise cancelled
-            if slots is not None and lender is not None:
-                await slots.come_back(lender)
+            if slots is not None:
+                await slots.come_back(task)
         finally:
-            if slots is not None and lender is not None:
-                slots.hurry_back(lender)
-            del cancelled
+            if slots is not None:
+                slots.hurry_back(task)
+            del cancelled, task, parent  # what they end with may refer to this frame
         return bool(self._errors)
 
     async def __aexit__(  # type: ignore[override]  # typeshed's returns None
@@ -576,7 +873,6 @@ class TaskGroup(asyncio.TaskGroup):
     ) -> bool:
         del tb
         parent, errors, slots = self._parent_task, self._errors, self._slots
-        lender: asyncio.Task[Any] | None = None  # the parent, if it may have slots to lend
         try:
             # The cancellation to pass on in the end, and the last one that was seen on the way.
             outer = last = None
@@ -587,24 +883,24 @@ class TaskGroup(asyncio.TaskGroup):
                 elif self._base_error is None and _is_base_error(exc):
                     self._base_error = exc
             while self._tasks or (self._background and self._dismiss()):
-                if slots is not None and lender is None:
-                    lender = parent
-                    slots.lend(lender)
+                if slots is not None:
+                    slots.lend(parent)
                 future = self._on_completed_fut
                 if future is None or future.done():
                     future = self._on_completed_fut = self._loop.create_future()
                 try:
                     await future
                 except CancelledError as cancelled:
-                    last = cancelled
+                    if last is None or cancelled.args:  # the group's may come later, without any
+                        last = cancelled
                     if not self._aborting:
                         outer = cancelled
                         self._abort()
             self._exiting = True
             self._spawns_in = False
-            if slots is not None and lender is not None and last is None:
+            if slots is not None and last is None:
                 try:
-                    await slots.come_back(lender)
+                    await slots.come_back(parent)
                 except CancelledError as cancelled:
                     last = cancelled
                     if not self._aborting:
@@ -616,17 +912,19 @@ class TaskGroup(asyncio.TaskGroup):
                 last = await _undelivered(parent) or last
                 if parent.uncancel() <= self._cancels_before:
                     outer = None  # it was ours
-                    if slots is not None and lender is not None:
+                    if slots is not None:
                         try:
-                            await slots.come_back(lender)
+                            await slots.come_back(parent)
                         except CancelledError as cancelled:
                             outer = cancelled
                 elif outer is None:
                     outer = last
-            if exc is not None and not isinstance(exc, CancelledError):
+            # The body may raise what a child has failed with, out of `gather` for instance.
+            is_known = exc is None or any(error is exc for error in errors)
+            if exc is not None and not (is_known or isinstance(exc, CancelledError)):
                 errors.append(exc)
             if not errors:
-                if outer is None or (self._is_told and parent.cancelling() <= self._cancels_before):
+                if outer is None or (self._told() and parent.cancelling() <= self._cancels_before):
                     return True
                 raise outer
             if parent.cancelling() > self._cancels_before and (
@@ -647,11 +945,18 @@ class TaskGroup(asyncio.TaskGroup):
             self._on_done = None  # it refers to the group
             if slots is not None:
                 slots.detach()
-                if lender is not None:
-                    slots.hurry_back(lender)
-            del exc, outer, last, errors, parent, lender
+                slots.hurry_back(parent)
+            del exc, outer, last, errors, parent
 
     # How children are made
+
+    def _create_own(self, coro: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Create a task of a coroutine that nobody else knows, and that bears a function's name."""
+        try:
+            return self.create_task(coro, name=getattr(coro, "__qualname__", None))
+        except BaseException:
+            coro.close()
+            raise
 
     def _create_with_care(
         self,
@@ -664,14 +969,16 @@ class TaskGroup(asyncio.TaskGroup):
         """Create a task in a group with a limit, or of a function, or raise what is wrong."""
         slots = self._slots
         if (
-            slots is None
-            or not self._entered
+            not self._entered
             or self._aborting
             or self._exiting
             or _get_running_loop() is not self._loop
             or coro.__class__ is not CoroutineType
         ):
-            self._check_open(coro, "create_task")
+            if self._entered and not self._is_here():
+                create = partial(self.create_task, coro, name=name, context=context, **kwargs)
+                return self._create_elsewhere(coro, create, "create_task")
+            self._check_open(coro)
         if slots is None:
             task = self._make(coro, name=name, context=context, **kwargs)
             task.add_done_callback(self._on_task_done)
@@ -703,11 +1010,6 @@ class TaskGroup(asyncio.TaskGroup):
         self._register(task)
         turn.line_up()
         return task
-
-    def _may_be_eager(self) -> bool:
-        """Whether the current task may be a child that the group does not know yet."""
-        # From 3.12 on any loop may start a task at once; a task factory always could.
-        return EAGER or self._loop.get_task_factory() is not None
 
     def _make(
         self,
@@ -746,23 +1048,55 @@ class TaskGroup(asyncio.TaskGroup):
     def _on_background_task_done(self, task: asyncio.Task[Any]) -> None:
         assert self._background is not None
         del self._background[task]
-        if not self._background and not self._tasks:
+        if not self._background:
             self._wake()
-        self._settle(task)
+        self._settle(task, is_background=True)
 
-    def _settle(self, task: asyncio.Task[Any]) -> None:
+    def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
         if CALL_GRAPH:
             asyncio.future_discard_from_awaited_by(task, self._parent_task)  # type: ignore[attr-defined,unused-ignore]  # of 3.14
         error = self._error_of(task)
-        if error is not None:
-            self._fail(error, task)
+        if error is not None and not self._is_returned(task, error):
+            self._fail(error, task, is_background=is_background)
 
     def _error_of(self, task: asyncio.Task[Any]) -> BaseException | None:
         """Return the error of a child that is done; None if it has none, or was cancelled."""
         return None if task.cancelled() else task.exception()
 
-    def _fail(self, error: BaseException, task: asyncio.Task[Any] | None = None) -> None:
+    def _returns_errors(self, task: asyncio.Task[Any]) -> None:
+        """Have the error of a child be what its `gather` returns."""
+        if self._returned is None:
+            self._returned = WeakSet()
+        self._returned.add(task)
+
+    def _is_returned(self, task: asyncio.Task[Any], error: BaseException) -> bool:
+        """Whether the error of a child is a result, for who has asked for that.
+
+        That is a `gather` that was given the child, or a child whose errors are results, which
+        awaits this one: it gets the error, and goes on or ends with it. What is raised in a
+        clean-up that the group has asked for is a failure all the same.
+        """
+        is_withdrawn = self._withdrawn is not None and task in self._withdrawn
+        is_result = isinstance(error, Exception) and not isinstance(error, LimitDeadlockError)
+        if self._aborting or is_withdrawn or not is_result:
+            return False
+        if self._returned is not None and task in self._returned:
+            return True
+        return any(
+            getattr(waiter, "_fut_waiter", None) is task
+            and not getattr(waiter, "_must_cancel", False)  # it would not see the error
+            for waiter in self._returning or ()
+        )
+
+    def _fail(
+        self,
+        error: BaseException,
+        task: asyncio.Task[Any] | None = None,
+        *,
+        is_background: bool = False,
+    ) -> None:
         """Abort the group with the error of a child, or with what has kept one from starting."""
+        del is_background  # a subclass may count them
         self._errors.append(error)
         if self._base_error is None and _is_base_error(error):
             self._base_error = error
@@ -779,27 +1113,15 @@ class TaskGroup(asyncio.TaskGroup):
             self._tell_body(task)
 
     def _on_limited_task_done(self, task: asyncio.Task[Any]) -> None:
-        slots = self._slots
-        assert slots is not None
-        if task.cancelled() or task.exception() is None:
-            slots.give_back(task)
-            self._on_task_done(task)
-        else:
-            # The error aborts the group before the slot is handed on: nothing starts after it (C6).
-            self._on_task_done(task)
-            slots.give_back(task)
+        # An error aborts the group before the slot is handed on: nothing starts after it (C6).
+        self._on_task_done(task)
+        assert self._slots is not None
+        self._slots.give_back(task)
 
     def _on_turn_done(self, task: asyncio.Task[Any]) -> None:
         # A turn never ends in its first step, so `get_coro` is safe: see cpython 122332.
-        slots, turn = self._slots, cast("Turn[Any]", task.get_coro())
-        assert slots is not None
-        turn.slots = None  # who keeps the task keeps no group
-        if task.cancelled() or task.exception() is None:
-            slots.give_back(task)
-            self._on_task_done(task)
-        else:
-            self._on_task_done(task)
-            slots.give_back(task)
+        cast("Turn[Any]", task.get_coro()).slots = None  # who keeps the task keeps no group
+        self._on_limited_task_done(task)
 
     # Steps
 
@@ -841,42 +1163,26 @@ class TaskGroup(asyncio.TaskGroup):
         if not is_due:
             self._cancels_before = parent.cancelling()
 
-    def _cancel_parent(self, msg: object = None) -> None:
-        """Cancel the task of the body, once: after its thread, if it waits for one."""
+    def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
+        """Cancel the task of the body, once: when what that would cut short has ended."""
         parent = self._parent_task
         if self._parent_cancel_requested or parent is None:
             return
-        cancel_it = partial(self._cancel_parent, msg)
-        if not (after_thread(parent, cancel_it) or self._after_clean_up(parent, cancel_it)):
+        if not self._put_off(parent, partial(self._cancel_parent, msg, late=True), late=late):
             self._parent_cancel_requested = True
             parent.cancel(msg)
 
-    def _cancel_child(self, task: asyncio.Task[Any]) -> None:
-        """Cancel a child that is not done; the group does that once."""
-        cancel(task, self._cancel_msg)
+    def _cancel_child(self, task: asyncio.Task[Any], *, late: bool = False) -> None:
+        """Cancel a child; the group does that once: when what that would cut short has ended."""
+        if not self._put_off(task, partial(self._cancel_child, task, late=True), late=late):
+            task.cancel(self._cancel_msg)
 
-    def _cancel_children(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """Cancel children that are not done, each once."""
-        children = self._tasks.union(self._background or ())
-        is_only = len(children) == 1
-        for task in tasks:
-            found = None if is_only else cut_short(task, children)
-            if found is None:
-                self._cancel_child(task)
-            else:
-                self._call_after(found, task, partial(self._cancel_child, task))
-
-    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a task sees that the children are cancelled, as it waits for some."""
-        children = self._tasks.union(self._background or ())
-        return bool(children) and not waits_for(task).isdisjoint(children)
-
-    def _after_clean_up(
+    def _put_off(
         self, task: asyncio.Task[Any], cancel_it: Callable[[], None], *, late: bool = False
     ) -> bool:
-        """Call back when a child has ended whose clean-up is cut if *task* is cancelled now.
+        """Call back when a thread or a child has ended that is cut if *task* is cancelled now.
 
-        Nothing is called if *task* has seen by then that the child was cancelled.
+        Nothing is called if *task* has seen by then that what it waits for was cancelled.
 
         Args:
             task: Who is to be cancelled.
@@ -884,29 +1190,42 @@ class TaskGroup(asyncio.TaskGroup):
             late: Whether the children were cancelled before this turn of the loop.
 
         Returns:
-            Whether there is such a child: otherwise nothing is called.
+            Whether there is anything to wait for: otherwise nothing is called.
         """
-        children = self._tasks.union(self._background or ())
-        found = cut_short(task, children, late=late) if self._aborting and children else None
-        if found is not None:
-            self._call_after(found, task, cancel_it)
-        return found is not None
-
-    def _call_after(
-        self,
-        found: tuple[asyncio.Task[Any], bool],
-        task: asyncio.Task[Any],
-        cancel_it: Callable[[], None],
-    ) -> None:
+        if after_thread(task, cancel_it):
+            if task is self._parent_task:
+                waiter = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001
+                self._told = partial(was_cancelled, waiter)  # the thread may see it by itself
+            return True
+        has_children = self._tasks or self._background
+        found = cut_short(task, self._is_cancelled, late=late) if has_children else None
+        if found is None:
+            return False
         child, tells = found
+        waiter = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001  # see cut_short
+        told = partial(_was_told, waiter, child if tells else None)
+        if task is self._parent_task:
+            self._told = told
 
         def ended(_: object) -> None:
-            if not (tells and was_cancelled(child)):
+            if not told():
                 cancel_it()
-            elif task is self._parent_task:
-                self._is_told = True
 
         child.add_done_callback(ended)
+        return True
+
+    def _is_cancelled(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task is a child that the group has cancelled, or is about to."""
+        return (
+            (self._aborting and task in self._tasks)
+            or (self._background is not None and self._background.get(task, False))
+            or (self._withdrawn is not None and task in self._withdrawn)
+        )
+
+    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task sees that the children are cancelled, as it waits for some."""
+        children = self._tasks.union(self._background or ())
+        return bool(children) and not waits_for(task).isdisjoint(children)
 
     def _wake(self) -> None:
         future = self._on_completed_fut
@@ -919,7 +1238,8 @@ class TaskGroup(asyncio.TaskGroup):
         due = [task for task, dismissed in self._background.items() if not dismissed]
         for task in due:
             self._background[task] = True
-        self._cancel_children([task for task in due if not task.done()])
+        for task in due:
+            self._cancel_child(task)
         return True
 
     def _dismiss_one(self, task: asyncio.Task[Any]) -> None:
@@ -953,14 +1273,18 @@ class TaskGroup(asyncio.TaskGroup):
             if not dismissed:
                 background[task] = True
                 due += () if task.done() else (task,)
-        self._cancel_children(due)
+        for task in due:
+            self._cancel_child(task)
 
-    def _withdraw(self, task: asyncio.Task[Any]) -> None:
-        """Cancel a child whose `gather` is cancelled: the group does not do so again."""
+    def _withdraw(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """Cancel children whose `gather` is cancelled: the group does not do so again."""
         if self._withdrawn is None:
             self._withdrawn = WeakSet()
-        self._withdrawn.add(task)
-        cancel(task)
+        # One may have been given to several, or twice to one.
+        due = [task for task in dict.fromkeys(tasks) if task not in self._withdrawn]
+        self._withdrawn.update(due)
+        for task in due:
+            self._cancel_child(task)
 
     def _register(self, task: asyncio.Task[Any]) -> None:
         """Do for a new child what only some need: it is rare that any of it is to do."""
@@ -969,9 +1293,6 @@ class TaskGroup(asyncio.TaskGroup):
         if self._aborting:
             # An eager child has run already, and has cancelled the group that did not know it yet.
             task.cancel()
-        if self._exiting and self._slots is None:
-            # So has this one, and has finished it: the exit waits for what is left of the child.
-            self._on_done = self._on_task_done
 
     def _register_background(self, task: asyncio.Task[Any]) -> None:
         if self._background is None:
@@ -991,16 +1312,57 @@ class TaskGroup(asyncio.TaskGroup):
             if other is not error:
                 self._loop.call_exception_handler({"message": message, "exception": other})
 
+    # In other threads
+
+    def _create_elsewhere(
+        self,
+        coro: CoroutineOrFunction[T],
+        create: Callable[[], asyncio.Task[T]],
+        method: str,
+    ) -> asyncio.Task[T]:
+        """Create a task from a worker thread that a task of this event loop waits for."""
+        check_child(coro)
+
+        def create_future() -> TaskFuture[T]:
+            if self._aborting and not self._exiting:
+                # Whoever waits for the thread is cancelled, but for that the thread ends first.
+                msg = "the TaskGroup has failed, or was cancelled"
+                raise CancelledError(msg)
+            return TaskFuture(create())
+
+        try:
+            future = call_in_loop(self._loop, create_future)
+        except NotAWorkerError:
+            close(coro)
+            raise RuntimeError(elsewhere(method, NO_WORKER.format(method=method))) from None
+        except BaseException:
+            close(coro)
+            raise
+        # Callers know of the standard library's type alone, which has the same methods.
+        return cast("asyncio.Task[T]", future)
+
+    def _is_elsewhere(self) -> bool:
+        """Whether this is another thread than that of the event loop, which runs."""
+        return self._entered and not self._is_here() and self._loop.is_running()
+
     # Refusals
 
-    def _check_open(self, child: CoroutineOrFunction[Any], method: str) -> None:
-        """Raise RuntimeError if the group takes no children now, or not from here."""
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: Callable[[object], T]) -> T:
+        """Return pydantic's schema, in a model of arbitrary types; a handler of FastAPI's has none.
+
+        Raises:
+            TypeError: If there is none.
+        """
+        return schema_or_way_out(source, handler)
+
+    def _check_open(self, child: CoroutineOrFunction[Any]) -> None:
+        """Raise RuntimeError if the group takes no children now."""
         check_child(child)
         try:
             self._check_state()
-            self._check_thread(method)
         except RuntimeError:
-            if self._closes_refused or (self._entered and not self._is_here()):
+            if self._closes_refused:
                 close(child)
             raise
 
@@ -1010,18 +1372,14 @@ class TaskGroup(asyncio.TaskGroup):
         elif self._exiting:
             msg = f"TaskGroup {self!r} is finished{self._way_out}"
         elif self._aborting:
-            msg = f"TaskGroup {self!r} is shutting down"
+            why = f", since a child has failed with {self._errors[0]!r}" if self._errors else ""
+            msg = f"TaskGroup {self!r} is shutting down{why}"
         else:
             return
         raise RuntimeError(msg)
 
     def _is_here(self) -> bool:
         return _get_running_loop() is self._loop
-
-    def _check_thread(self, method: str) -> None:
-        if not self._is_here():
-            thread = threading.current_thread().name
-            raise RuntimeError(_WRONG_THREAD.format(thread=thread, method=method))
 
 
 def _is_base_error(error: BaseException) -> bool:
@@ -1038,6 +1396,25 @@ def _follows_cancel(exc: BaseException | None) -> bool:
         seen.add(id(exc))
         exc = exc.__context__
     return False
+
+
+def _was_told(waiter: asyncio.Future[Any], child: asyncio.Task[Any] | None) -> bool:
+    """Tell whether the end of a child has cancelled what a task waits for, and so the task.
+
+    Not if somebody has cancelled the task itself: that may be a timeout, after which it goes on.
+
+    Args:
+        waiter: What it waits for.
+        child: A child whose end it sees, if that is another one.
+    """
+    if getattr(waiter, "_cancel_requested", False):
+        return False  # a gather
+    ended = waiter if child is None or waiter.__class__ is not asyncio.Future else child
+    if not was_cancelled(ended):
+        return False
+    if isinstance(ended, asyncio.Task):
+        return ended.cancelling() <= 1  # once by its group
+    return ended.__class__ is not asyncio.Future
 
 
 def _cancel_again(task: asyncio.Task[Any], args: tuple[Any, ...]) -> None:
@@ -1061,11 +1438,3 @@ async def _undelivered(task: asyncio.Task[Any]) -> CancelledError | None:
         except CancelledError as exc:
             return exc
     return None
-
-
-_WRONG_THREAD = (
-    "TaskGroup.{method} was called in thread {thread!r}, which is not that of its event loop. Call "
-    "anyio.from_thread.run_sync(group.{method}, ...) instead in a thread that anyio started, such "
-    "as that of a def endpoint of Starlette or FastAPI (or make the endpoint async def), and "
-    "loop.call_soon_threadsafe(group.{method}, ...) in any other."
-)

@@ -1,4 +1,4 @@
-"""Worker threads that tasks wait for: whoever waits for one is cancelled when it has ended."""
+"""Worker threads that tasks wait for: such a task is cancelled when the thread has ended."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from gc import get_referents
-from types import CoroutineType, FrameType
+from types import FrameType
 from typing import Any
 
 _TO_THREAD = "anyio.to_thread"
 
 # Nothing can cancel a thread. anyio, in whose threads Starlette and FastAPI run what is not async,
-# has a shield around the wait for one, and `asyncio.Task.cancel` breaks through it: the thread goes
-# on with what is closed then. So a task is cancelled when its thread has ended, as a cancel scope
-# of anyio's would do it. Nobody tells of that end, but the future that the task waits for does.
+# has a shield around the wait for one, and `asyncio.Task.cancel` breaks through it, as it does
+# through `asyncio.to_thread`, which has none: the thread goes on with what is closed then. So a
+# task is cancelled when its thread has ended, as a cancel scope of anyio's would do it. Nobody
+# tells of that end, but the future that the task waits for does.
 #
 #     task     thread            callbacks of the future, in the order in which they were added
 #     awaits   works
@@ -49,7 +50,7 @@ def after_thread(task: asyncio.Task[Any], cancel_it: Callable[[], None]) -> bool
     waiter = task._fut_waiter  # type: ignore[attr-defined]  # noqa: SLF001
 
     def ended(_: object) -> None:
-        if waiter is call or not was_cancelled(waiter):
+        if not was_cancelled(waiter):
             cancel_it()
 
     call.add_done_callback(ended)
@@ -63,8 +64,6 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
     task. Of those that `asyncio.gather` or an `asyncio.TaskGroup` wait for, it is the first that is
     found. A thread that was started with ``abandon_on_cancel=True`` may be given up.
     """
-    if _TO_THREAD not in sys.modules:
-        return None
     to_see: list[Any] = [task]
     seen: set[Any] = set()  # tasks may wait for each other
     swallows = False  # whether a cancellation is lost that meets the end of what is waited for
@@ -74,8 +73,9 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
             continue
         seen.add(awaited)
         if awaited.done():
-            if swallows:
-                return awaited  # type: ignore[no-any-return]  # who waits is woken in this turn
+            # A child that has just got its slot waits for none of asyncio's.
+            if swallows and isinstance(awaited, asyncio.Future):
+                return awaited  # who waits is woken in this turn
         elif isinstance(awaited, asyncio.Task):
             waiter = getattr(awaited, "_fut_waiter", None)
             if waiter is None:
@@ -83,10 +83,13 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
             # The coroutine of a task that is done is not to be asked for: see `task_stacks`.
             caller, at = innermost(awaited.get_coro())
             code = getattr(at, "cr_code", None)
-            if getattr(caller, "__name__", None) == "run_sync" and is_thread_call(caller.cr_frame):
+            frame = getattr(caller, "cr_frame", None)
+            if frame is not None and is_thread_call(frame):
                 # Where all threads are busy there is none yet, and more to wait for before.
-                if not local_of(caller.cr_frame, "abandon_on_cancel"):
+                if not local_of(frame, "abandon_on_cancel"):
                     return waiter  # type: ignore[no-any-return]
+            elif code is ASYNCIOS:
+                return waiter  # type: ignore[no-any-return]
             elif code is WAIT_FOR:
                 swallows = True
                 to_see.append(local_of(at.cr_frame, "fut"))
@@ -103,23 +106,20 @@ def thread_call(task: asyncio.Task[Any]) -> asyncio.Future[Any] | None:
 def innermost(coro: Any) -> tuple[Any, Any]:
     """Return the innermost coroutine of a task, and the one that has called it, if any."""
     caller, at = None, coro
-    while (inner := awaited_by(at)).__class__ is CoroutineType or frame_of(inner) is not None:
+    while frame_of(inner := awaited_by(at)) is not None:
         caller, at = at, inner
     return caller, at
 
 
 def is_thread_call(frame: FrameType) -> bool:
     """Whether this is the frame of anyio's that waits for a worker thread."""
-    return frame.f_code.co_name == "run_sync" and frame.f_globals.get("__name__") == _TO_THREAD
+    return frame.f_globals.get("__name__") == _TO_THREAD
 
 
 def awaited_by(at: object) -> Any:
     """Return what a coroutine or generator awaits; None if it doesn't, or does not tell."""
-    if at.__class__ is CoroutineType:
-        inner: Any = at.cr_await
-    else:
-        names = ("cr_await", "ag_await", "gi_yieldfrom")
-        inner = next((i for name in names if (i := getattr(at, name, None)) is not None), None)
+    names = ("cr_await", "ag_await", "gi_yieldfrom")
+    inner: Any = next((i for name in names if (i := getattr(at, name, None)) is not None), None)
     while type(inner).__name__ in _STAND_FOR_OTHERS:
         inner = next((o for o in get_referents(inner) if type(o).__name__ in _INNER), None)
     return inner
@@ -164,6 +164,7 @@ def was_cancelled(future: asyncio.Future[Any]) -> bool:
     )
 
 
+ASYNCIOS = asyncio.to_thread.__code__
 # Before 3.12 it makes a task of what it waits for, and waits for that with a future of its own.
 WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else object()
 _EXITS = frozenset(

@@ -28,6 +28,7 @@ def test_errors_that_end_the_program(
                 await asyncio.sleep(0)
                 raise error
         assert group.exceptions == ()
+        assert not [one for one in vars(group).values() if isinstance(one, BaseException)]
         assert loop.is_running()
 
     run_plain(main)

@@ -9,6 +9,7 @@ import pytest
 from quattro_core import TaskGroup
 from tests.core.conftest import Run
 from tests.core.test_background import forever
+from tests.support import clock
 from tests.support.clock import DeadlockError, VirtualClockLoop
 
 
@@ -27,8 +28,9 @@ def test_time_jumps() -> None:
     assert log == ["early", "late"]
 
 
-def test_deadlock_is_reported() -> None:
+def test_deadlock_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing can run any more, the tasks that wait are named, with the line of each."""
+    monkeypatch.setattr(clock, "GRACE", 0.1)  # there is no thread
 
     async def main() -> None:
         async with TaskGroup() as tg:

@@ -118,3 +118,13 @@ def test_debug_mode_tells_the_line(run_plain: Run) -> None:
         assert ours[-1].name == "create_task"
 
     run_plain(main)
+
+
+def test_loop_of_asyncio_is_not_asked() -> None:
+    """C11: On a loop that makes tasks in asyncio's own way, a group makes them itself."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            assert tg._is_direct
+
+    asyncio.run(main())

@@ -206,3 +206,28 @@ def test_result_of_the_block(run: Run) -> None:
         assert repr(group) == "<TaskGroup finished>"
 
     run(main)
+
+
+def test_repr_counts_tasks_and_errors(run_plain: Run) -> None:
+    """C1: A group shows how many of its tasks run, and how many errors it has, as asyncio's."""
+    shown: list[str] = []
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    async def child(tg: TaskGroup) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            shown.append(repr(tg))
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            tg.create_task(child(tg))
+            tg.create_background_task(child(tg))
+            await asyncio.sleep(0)
+            tg.create_task(fail())
+
+    with pytest.raises(ExceptionGroup):
+        run_plain(main)
+    assert shown[0] == "<TaskGroup tasks=2 errors=1 cancelling>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 
 import pytest
 
@@ -50,6 +51,24 @@ def test_enter_for_another_task(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+def test_coroutine_that_is_refused(run_plain: Run, method: str) -> None:
+    """C4: A group that was entered for another task closes the coroutines that it refuses."""
+
+    async def main() -> None:
+        task = asyncio.create_task(forever())
+        group = TaskGroup().enter(task)
+        await group.finish()
+        coro = forever()
+        with pytest.raises(RuntimeError, match="is finished"):
+            getattr(group, method)(coro)
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+        task.cancel()
+        await asyncio.wait((task,))
+
+    run_plain(main)
+
+
 def test_enter_without_a_task(run_plain: Run) -> None:
     """C1: without a task there is nothing to cancel, and the entry says so."""
 
@@ -72,13 +91,15 @@ def test_enter_without_a_task(run_plain: Run) -> None:
 def test_child_that_fails_after_its_parent(run: Run, limit: int | None) -> None:
     """C5: an error in a group whose parent has gone is logged, and stops the others; no hang."""
 
+    tasks: list[asyncio.Task[None]] = []
+
     async def main() -> None:
         async def nothing() -> None:
             await asyncio.sleep(0)
 
         parent = asyncio.create_task(nothing())
         group = TaskGroup(concurrency_limit=limit).enter(parent)
-        group.create_task(fail(ValueError("late")))
+        tasks.append(group.create_task(fail(ValueError("late")), name="who fails"))
         other = group.create_task(forever())
         await parent
         await group.finish()
@@ -88,7 +109,8 @@ def test_child_that_fails_after_its_parent(run: Run, limit: int | None) -> None:
     (report,) = run.reports
     run.reports.clear()
     assert str(report["exception"]) == "late"
-    assert "has failed after" in report["message"]
+    assert "name='who fails'" in report["message"].partition(" has failed after ")[0]
+    assert report["task"] is tasks[0]
 
 
 def test_parent_of_another_event_loop() -> None:

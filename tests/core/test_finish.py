@@ -54,6 +54,40 @@ def test_finish_waits_as_the_exit_does(run: Run, limit: int | None) -> None:
     assert log == ["child 1", "child 2", "pump", "finished"]
 
 
+@pytest.mark.parametrize("immediate", [False, True])
+def test_finish_of_a_body_that_is_cancelled(run: Run, immediate: bool) -> None:
+    """C3, C10: Where the body is cancelled while it waits in finish, children are cancelled, and
+    have cleaned up when finish raises."""
+    log = []
+
+    async def child() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.001)
+            log.append("child")
+
+    async def body() -> None:
+        async with TaskGroup() as tg:
+            tg.create_task(child())
+            await asyncio.sleep(0)
+            try:
+                await tg.finish(immediate=immediate)
+            finally:
+                log.append("body")
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    run(main)
+    assert log == ["child", "body"]
+
+
 def test_finish_from_several_tasks(run: Run) -> None:
     """C3: several tasks may wait for the end of a group at once; each is told, none disturbs."""
 
@@ -166,3 +200,20 @@ def test_not_from_a_child(run: Run, method: str) -> None:
 
     errors = errors_of(run, main)
     assert len(errors) == 1
+
+
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+def test_child_that_is_cancelled_before_it_is_refused(run_plain: Run, method: str) -> None:
+    """C10: Such a child that is cancelled at once is no more than that: the others go on."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            other = tg.create_task(asyncio.sleep(0.001))
+            child = getattr(tg, method)(tg.finish)
+            await asyncio.sleep(0)
+            child.cancel()
+            await other
+            assert child.cancelled()
+            assert not tg.exceptions
+
+    run_plain(main)

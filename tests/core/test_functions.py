@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
+import inspect
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -186,5 +188,58 @@ def test_child_in_a_wrapper_that_never_starts(run: Run, is_function: bool) -> No
             tg.cancel()
         async with TaskGroup() as tg:
             assert await tg.create_task(asyncio.sleep(0, "done")) == "done"
+
+    run(main)
+
+
+class Compiled(Coroutine[Any, Any, None]):
+    """A coroutine that is none of Python's own, as those that Cython makes."""
+
+    def send(self, value: Any) -> Any:
+        raise AssertionError
+
+    def throw(self, typ: Any, val: Any = None, tb: Any = None) -> Any:
+        raise typ
+
+    def __await__(self) -> Any:
+        raise AssertionError
+
+    def close(self) -> None:
+        pass
+
+
+def test_compiled_child_in_a_wrapper_that_never_starts(run: Run) -> None:
+    """C6: So it is of a coroutine that does not tell whether it has started."""
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(wrapping)
+        async with TaskGroup() as tg:
+            task = tg.create_task(Compiled())
+            tg.cancel()
+        assert task.cancelled()
+
+    run(main)
+
+
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+def test_arguments_of_a_function(run: Run, method: str) -> None:
+    """C7: Arguments that are given as to a thread are a TypeError that shows how to give them; a
+    coroutine is closed."""
+
+    def plain(number: int) -> None: ...
+
+    async def main() -> None:
+        coro = forever()
+        async with TaskGroup() as tg:
+            create: Any = getattr(tg, method)
+            for child, way_out in (
+                (forever, rf"call the function, as in {method}\(forever\(3, 'a'\)\)$"),
+                (plain, r"call run_in_thread\(plain, 3, 'a'\)$"),
+                (coro, "3, 'a' is no argument of it; a name is given as name="),
+            ):
+                with pytest.raises(TypeError, match=f"^{method} takes one coroutine: .*{way_out}"):
+                    create(child, 3, "a")
+            assert tg.tasks == ()
+        assert inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
 
     run(main)

@@ -117,3 +117,33 @@ def test_no_reference_cycles(run_plain: Run) -> None:
             gc.enable()
 
     run_plain(main)
+
+
+def test_failure_is_in_no_reference_cycle(run_plain: Run) -> None:
+    """C5: nor is the one that has cancelled the caller, in which the group ends."""
+    left: list[weakref.ref[BaseException]] = []
+
+    class OwnError(ValueError):
+        def __init__(self) -> None:
+            left.append(weakref.ref(self))
+
+    async def fail_by_itself() -> None:
+        await asyncio.sleep(0)
+        raise OwnError
+
+    async def call() -> None:
+        try:
+            async with TaskGroup() as tg:
+                await tg.gather(fail_by_itself(), forever())
+        except* OwnError:
+            pass
+
+    async def main() -> None:
+        gc.disable()
+        try:
+            await call()
+            assert [ref() for ref in left] == [None]
+        finally:
+            gc.enable()
+
+    run_plain(main)

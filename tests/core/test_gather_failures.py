@@ -55,6 +55,25 @@ def test_failure(run: Run, failing: Any, is_child: bool, limit: int | None) -> N
     assert ended in (["a", "caller"], ["caller"])
 
 
+@pytest.mark.parametrize("failing", [fail, fail_at_once])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_failure_wherever_it_stands(run: Run, failing: Any, at: int) -> None:
+    """C5: The caller is cancelled, whichever of them has failed, though the others end at once."""
+    seen: list[type[BaseException]] = []
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            children = [forever(), forever()]
+            children.insert(at, failing(ValueError("b")))
+            try:
+                await tg.gather(*children)
+            except BaseException as error:
+                seen.append(type(error))
+                raise
+
+    assert (errors_of(run, main), seen) == (["b"], [asyncio.CancelledError])
+
+
 def test_failure_of_one_that_is_alone(run: Run) -> None:
     """C5, C10: an eager child that fails at once, when no other is waited for, fails once, and
     cancels the caller, too."""
@@ -66,6 +85,16 @@ def test_failure_of_one_that_is_alone(run: Run) -> None:
             await asyncio.sleep(0)  # the cancellation has come
 
     assert errors_of(run, main) == ["alone"]
+
+
+def test_failure_is_there_once(run: Run) -> None:
+    """C5: An error of a child that the body raises as well, out of `gather`, is one error."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            await tg.gather(fail(ValueError("first")), forever())
+
+    assert errors_of(run, main) == ["first"]
 
 
 def test_failure_of_all(run: Run) -> None:
@@ -252,3 +281,26 @@ def test_child_that_a_gather_has_cancelled_is_not_cancelled_again(run: Run) -> N
 
     run(main)
     assert log == ["cleaned up"]
+
+
+def test_a_child_that_is_gathered_several_times(run: Run) -> None:
+    """C5: A child that was given to `gather` twice, or to two of them, has one result; it is
+    cancelled once, so that its clean-up is not cut."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            task = tg.create_task(give("a"))
+            assert await tg.gather(task, task) == ("a", "a")
+            assert await tg.gather(task, return_exceptions=True) == ("a",)
+            task = tg.create_task(slow_to_end(ended, "b"))  # type: ignore[arg-type]
+            await asyncio.sleep(0)
+            callers = [tg.create_task(tg.gather(task, task)) for _ in range(2)]
+            await asyncio.sleep(0)
+            for caller in callers:
+                caller.cancel()
+            await asyncio.wait(callers)
+            assert task.cancelling() == 1
+
+    run(main)
+    assert ended == ["b"]

@@ -49,6 +49,54 @@ def test_something_else(run: Run) -> None:
     assert ended == []
 
 
+@pytest.mark.parametrize("kind", [list, tuple, set, lambda coros: (coro for coro in coros)])
+def test_no_star(run_plain: Run, kind: Any) -> None:
+    """C7: coroutines in a list, or the like, are a TypeError that shows the star, and are closed;
+    those of a generator were not made yet."""
+    coros = [forever(), forever()]
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            for method in (tg.gather, tg.create_task):
+                with pytest.raises(TypeError, match=r"as in gather\(\*coroutines\)"):
+                    await method(kind(coros))
+
+    run_plain(main)
+    if kind in (list, tuple, set):
+        assert {inspect.getcoroutinestate(coro) for coro in coros} == {inspect.CORO_CLOSED}
+    for coro in coros:
+        coro.close()
+
+
+def test_tasks_that_are_no_children(run: Run) -> None:
+    """C7: a task that is none of the group's, one that the group does not wait for, and that of
+    the caller are a TypeError that says what to gather; those before it are cancelled."""
+    ended: list[str] = []
+
+    async def main() -> None:
+        other = asyncio.create_task(forever())
+        async with TaskGroup() as tg:
+            helper = tg.create_background_task(forever())
+
+            async def itself() -> None:
+                with pytest.raises(TypeError, match="can't gather itself"):
+                    await tg.gather(asyncio.current_task())  # type: ignore[arg-type]
+
+            await tg.create_task(itself())
+            for task in (other, helper):
+                child = tg.create_task(slow_to_end(ended, "a"))
+                await asyncio.sleep(0)
+                with pytest.raises(TypeError, match="with its coroutine, or with what create_task"):
+                    await tg.gather(task, child)
+                assert child.cancelled()
+            assert not (other.done() or helper.done())
+            other.cancel()
+            await asyncio.wait([other])
+
+    run(main)
+    assert ended == ["a", "a"]
+
+
 def test_some_are_refused(run: Run) -> None:
     """C6: where a limit refuses one, those before it are cancelled, and have ended."""
     ended: list[str] = []

@@ -192,6 +192,39 @@ def test_finish_of_an_inner_group(run: Run, is_parent: bool) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("is_parent", [True, False])
+def test_slot_after_finish(run: Run, is_parent: bool) -> None:
+    """C6: A child that has waited in `finish` goes on when it has a slot again."""
+
+    async def main() -> None:
+        limit, gauge = SharedLimit(1), Gauge()
+
+        async def child(inner: TaskGroup, tg: TaskGroup) -> None:
+            gauge.begin()
+            if is_parent:
+                inner.enter()
+            inner.create_task(gauge.leaf("grandchild"))
+            tg.create_task(gauge.leaf("next"))
+            await gauge.waits(inner.finish())
+            gauge.log.append("child")
+            gauge.end()
+            if is_parent:
+                await inner.__aexit__(None, None, None)
+
+        inner = TaskGroup(shared_limit=limit)
+        if not is_parent:
+            inner.enter()
+        async with TaskGroup(shared_limit=limit) as tg:
+            tg.create_task(child(inner, tg))
+        if not is_parent:
+            await inner.__aexit__(None, None, None)
+        assert gauge.log == ["grandchild", "next", "child"]
+        assert gauge.most == 1
+        assert at_rest(limit)
+
+    run(main)
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 @pytest.mark.parametrize("ordered", [True, False])
 def test_map_in_a_child(run: Run, limit: int, ordered: bool) -> None:
@@ -215,19 +248,21 @@ def test_map_in_a_child(run: Run, limit: int, ordered: bool) -> None:
     run(main)
 
 
-def test_map_with_several_consumers(run: Run) -> None:
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("slow", [0, 1, 3])
+def test_map_with_several_consumers(run: Run, ordered: bool, slow: int) -> None:
     """C4: Children that share the results of a map get each result once, though each waits for its
-    slot when there is one."""
+    slot when there is one, and though some results take longer."""
 
     async def main() -> None:
         shared = SharedLimit(1)
 
         async def call(number: int) -> int:
-            await asyncio.sleep(0)
+            await asyncio.sleep(MOMENT if slow and number % slow == 0 else 0)
             return number
 
         async with TaskGroup(shared_limit=shared) as tg:
-            results = tg.map(call, range(20), limit=4)
+            results = tg.map(call, range(20), limit=4, ordered=ordered)
 
             async def child() -> list[int]:
                 return [each async for each in results]
@@ -236,6 +271,72 @@ def test_map_with_several_consumers(run: Run) -> None:
             tasks.append(asyncio.create_task(child()))
             await asyncio.wait(tasks)
         assert sorted(each for task in tasks for each in task.result()) == list(range(20))
+        assert at_rest(shared)
+
+    run(main)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+def test_result_that_another_one_takes(run: Run, ordered: bool) -> None:
+    """C4: A child whose result somebody else takes, while it waits for its slot, lends that again
+    until there is another result."""
+
+    async def main() -> None:
+        shared, held = SharedLimit(1), asyncio.Event()
+        go = [asyncio.Event(), asyncio.Event()]
+
+        async def call(number: int) -> int:
+            await go[number].wait()
+            if number == 1:
+                await tg.gather(asyncio.sleep(MOMENT))
+            return number
+
+        async def child() -> int:
+            return await anext(results)
+
+        async def hold() -> None:
+            await held.wait()
+
+        async with TaskGroup(shared_limit=shared) as tg:
+            results = tg.map(call, range(2), limit=2, ordered=ordered)
+            first = tg.create_task(child())
+            await settle()
+            tg.create_task(hold())
+            await settle()
+            go[0].set()
+            await settle()
+            assert await anext(results) == 0
+            held.set()
+            await settle()
+            go[1].set()
+            assert await first == 1
+        assert at_rest(shared)
+
+    run(main)
+
+
+def test_results_that_are_there(run: Run) -> None:
+    """C6: A child lends its slot while it waits for a result, not to take one that is there."""
+
+    async def main() -> None:
+        shared, gauge = SharedLimit(1), Gauge()
+
+        async def call(number: int) -> int:
+            return number
+
+        async def child(tg: TaskGroup) -> None:
+            results = tg.map(call, range(3), limit=3, ordered=True)
+            assert await anext(results) == 0
+            await settle()
+            tg.create_task(gauge.leaf("next"))
+            await settle()
+            gauge.log += [await anext(results), await anext(results)]
+            await asyncio.sleep(0)
+            gauge.log.append("child")
+
+        async with TaskGroup(shared_limit=shared) as tg:
+            tg.create_task(child(tg))
+        assert gauge.log == [1, 2, "child", "next"]
         assert at_rest(shared)
 
     run(main)
@@ -436,17 +537,29 @@ def test_lent_slots_count_as_free(run_plain: Run) -> None:
 # Cancelled, failed
 
 
-def test_cancelled_while_its_slot_is_lent(run: Run) -> None:
+@pytest.mark.parametrize("how", ["gather", "exit", "finish"])
+def test_cancelled_while_its_slot_is_lent(run: Run, how: str) -> None:
     """C4, C10: A child that is cancelled while it waits for others goes on with its clean-up at
     once, though all slots are taken, and gives none back that it does not have."""
 
     async def main() -> None:
         shared, gauge = SharedLimit(1), Gauge()
+        other = TaskGroup(shared_limit=shared).enter()
+
+        async def wait(tg: TaskGroup) -> None:
+            if how == "gather":
+                await tg.gather(gauge.leaf("never"))
+            elif how == "exit":
+                async with TaskGroup(shared_limit=shared) as inner:
+                    inner.create_task(gauge.leaf("never"))
+            else:
+                other.create_task(gauge.leaf("never"))
+                await other.finish()
 
         async def child(tg: TaskGroup) -> None:
             await asyncio.sleep(0)
             try:
-                await tg.gather(gauge.leaf("never"))
+                await wait(tg)
             finally:
                 gauge.log.append("clean-up")
                 assert shared.running == 1  # the long one
@@ -463,6 +576,7 @@ def test_cancelled_while_its_slot_is_lent(run: Run) -> None:
             assert not last.done()
             assert shared.running == 1
             long.cancel()
+        await other.__aexit__(None, None, None)
         assert gauge.log == ["clean-up", "last"]
         assert at_rest(shared)
 
@@ -537,6 +651,20 @@ def test_who_has_timed_out_waits_again(run: Run) -> None:
     async def main() -> None:
         shared, gauge = SharedLimit(1), Gauge()
 
+        has_left = asyncio.Event()
+
+        async def leaves() -> None:
+            try:
+                await forever()
+            finally:
+                has_left.set()
+
+        async def first() -> None:
+            gauge.begin("first")
+            await has_left.wait()
+            await settle()
+            gauge.end()
+
         async def last() -> None:
             await gauge.leaf("last", 10 * MOMENT)
             gauge.log.append("last has ended")
@@ -544,7 +672,7 @@ def test_who_has_timed_out_waits_again(run: Run) -> None:
         async def child(tg: TaskGroup) -> None:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(5 * MOMENT):
-                    await tg.gather(forever())
+                    await tg.gather(leaves())
             second = tg.gather(gauge.leaf("second"))
             asyncio.get_running_loop().call_soon(lambda: tg.create_task(last()))
             await second
@@ -553,7 +681,7 @@ def test_who_has_timed_out_waits_again(run: Run) -> None:
         async with TaskGroup(shared_limit=shared) as tg:
             tg.create_task(child(tg))
             await settle()
-            tg.create_task(gauge.leaf("first", 10 * MOMENT))
+            tg.create_task(first())
         assert gauge.log == ["first", "second", "last", "last has ended", "goes on"]
         assert at_rest(shared)
 
@@ -675,11 +803,12 @@ def test_child_that_catches_the_failure_of_an_inner_group(run: Run) -> None:
     run(main)
 
 
-@pytest.mark.parametrize("is_failing", [False, True])
+@pytest.mark.parametrize("end", ["quiet", "failure", "cancel"])
 @pytest.mark.parametrize("how", ["task", "group", "outer"])
-def test_cancelled_at_the_end_of_an_inner_group(run: Run, how: str, is_failing: bool) -> None:
+def test_cancelled_at_the_end_of_an_inner_group(run: Run, how: str, end: str) -> None:
     """C9, C10: A child that is cancelled while it waits for its slot at the end of an inner group
     ends as with any other group, and its cancel count is as it was."""
+    is_failing = end == "failure"
 
     async def main() -> None:
         shared, gate, results = SharedLimit(1), asyncio.Event(), list[Any]()
@@ -689,6 +818,8 @@ def test_cancelled_at_the_end_of_an_inner_group(run: Run, how: str, is_failing: 
             await gate.wait()
             if is_failing:
                 raise ZeroDivisionError
+            if end == "cancel":
+                groups[0].cancel()
 
         async def child() -> None:
             task = asyncio.current_task()
@@ -715,7 +846,7 @@ def test_cancelled_at_the_end_of_an_inner_group(run: Run, how: str, is_failing: 
                     task.cancel()
                 elif how == "group":
                     groups[0].cancel()
-                    if is_failing:  # it is being cancelled already: that does nothing
+                    if end != "quiet":  # it is being cancelled already: that does nothing
                         long.cancel()
                 else:
                     outer.cancel()

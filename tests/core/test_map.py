@@ -84,8 +84,8 @@ def test_calls_begin_in_order(run: Run, limit: int) -> None:
 @SOURCES
 @LIMITS
 def test_slow_first_item(run_plain: Run, source: Callable[[Items], Any], limit: int) -> None:
-    """In order, a first item that takes long holds up the others: never more than twice `limit` are
-    ahead, of whatever source."""
+    """In order, a first item that takes long holds up the others, of whatever source, when twice
+    `limit` are ahead, and not before."""
     items = Items(20 * limit)
 
     async def call(number: int) -> int:
@@ -100,7 +100,7 @@ def test_slow_first_item(run_plain: Run, source: Callable[[Items], Any], limit: 
 
     run_plain(main)
     assert items.yielded == items.count
-    assert items.most_held <= 2 * limit + 1
+    assert 2 * limit - (limit == 1) <= items.most_held <= 2 * limit + 1
 
 
 @ORDERS

@@ -12,6 +12,7 @@ from quattro_core import TaskGroup
 from tests.core.conftest import Run, turns
 from tests.core.items import ORDERS
 from tests.core.test_background import forever
+from tests.core.test_clean_up import cancel_soon, group_of_asyncio
 from tests.core.test_errors import errors_of, fail
 from tests.core.test_map_failures import fail_at_three
 
@@ -205,5 +206,31 @@ def test_outer_cancellation(run: Run) -> None:
                 async for _ in tg.map(asyncio.sleep, numbers(), limit=3):
                     pass
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+    run(main)
+
+
+def test_call_that_sees_the_end_of_a_child(run: Run) -> None:
+    """C9: A call that is cancelled by what it waits for, before its group has cancelled it, is no
+    failure of the map."""
+
+    async def cleans_up() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.001)
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            child = tg.create_task(cleans_up())
+            behind = tg.create_task(group_of_asyncio(child))
+            other = tg.create_task(forever())
+            tg.create_task(cancel_soon(tg))
+
+            async def call(_: int) -> None:
+                await asyncio.gather(behind, other)
+
+            async for _ in tg.map(call, [1], limit=1):
+                raise AssertionError
 
     run(main)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from quattro_core import TaskGroup
 from tests.core.conftest import Run
 from tests.core.items import ORDERS, Items, later
@@ -94,6 +96,22 @@ def test_a_timeout_loses_nothing(run: Run) -> None:
     assert sorted(run(main)) == list(range(20))
 
 
+def test_consumers_that_give_up_leave_nothing(run_plain: Run) -> None:
+    """C10: Whoever waits in vain, again and again, as with a timeout, takes no memory."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            results = tg.map(asyncio.sleep, [3600], limit=1)
+            for _ in range(5):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(1):
+                        await anext(results)
+            assert not results._run._consumers
+            await results.aclose()
+
+    run_plain(main)
+
+
 def test_a_cancelled_consumer_passes_on_what_it_was_woken_for(run_plain: Run) -> None:
     """C10: a consumer that is cancelled as a result comes leaves that to the next one."""
 
@@ -132,3 +150,19 @@ def test_a_consumer_that_is_cancelled_first_is_passed_over(run_plain: Run) -> No
         return second.result()
 
     assert run_plain(main) == "result"
+
+
+def test_consumers_that_give_up(run: Run) -> None:
+    """C5: Nothing is kept of a consumer that was cancelled while it waited for a result."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            results = tg.map(asyncio.sleep, [3600], limit=1)
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    async with asyncio.timeout(0.001):
+                        await anext(results)
+                assert not results._run._consumers
+            tg.cancel()
+
+    run(main)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -69,6 +69,30 @@ def test_dropped_by_an_eager_call(run_eager: Run, limit: int) -> None:
             assert tg.tasks == ()
 
     run_eager(main)
+
+
+def test_dropped_by_its_iterable(run: Run) -> None:
+    """C2, C10: An iterable that closes its own map, an eager one at once, is cancelled with it."""
+    held: list[MapResults[int]] = []
+    log: list[str] = []
+
+    async def numbers() -> AsyncIterator[int]:
+        await held[0].aclose()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            log.append("cancelled")
+        yield 0  # pragma: no cover
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+            held.append(tg.map(call, numbers(), limit=2))
+            assert [number async for number in held[0]] == []
+            await asyncio.sleep(0.001)
+            assert log == ["cancelled"]
+            assert tg.tasks == ()
+
+    run(main)
 
 
 def test_dropped_after_its_loop() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from quattro_core import MapResults, TaskGroup
 from tests.core.conftest import Run, turns
+from tests.core.test_background import forever
 
 WAYS = pytest.mark.parametrize("way", ["break", "error", "return", "close", "with", "del"])
 
@@ -259,3 +260,23 @@ def test_iterables_are_not_closed(run: Run) -> None:
         return number
 
     assert run(main) in {2, 4, 6}
+
+
+def test_closed_by_the_first_step_of_a_call(run: Run) -> None:
+    """C2: A call that closes its map before the group knows its task, as an eager one may, is
+    cancelled like the others."""
+
+    async def main() -> None:
+        async with TaskGroup() as tg:
+
+            async def call(number: int) -> None:
+                if number == 0:
+                    results._run.stop()
+                await forever()
+
+            results = tg.map(call, range(3), limit=3)
+            assert [each async for each in results] == []
+            await results.aclose()
+            assert not tg.tasks
+
+    run(main)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from quattro_core import TaskGroup
-from tests.core.conftest import Run
+from tests.core.conftest import Run, turns
 from tests.core.test_background import forever
 from tests.core.test_cancel import assert_clean
 from tests.core.test_errors import fail, fail_when_cancelled
@@ -109,8 +111,9 @@ def test_eager_child_fails_at_once(run_eager: Run, method: str, awaits: int) -> 
 @pytest.mark.parametrize("exiting", [False, True])
 @pytest.mark.parametrize("first", ["error", "cancel"])
 def test_outer_cancel_meets_an_error(run: Run, first: str, exiting: bool) -> None:
-    """C10: errors are raised, and the cancellation that met them is raised by the next await."""
-    log = []
+    """C10: errors are raised, and the cancellation that met them is raised by the next await, with
+    its message."""
+    log: list[list[str]] = []
 
     async def body() -> None:
         try:
@@ -122,13 +125,14 @@ def test_outer_cancel_meets_an_error(run: Run, first: str, exiting: bool) -> Non
                     await forever()
         except* ValueError as group:
             log.append([str(error) for error in group.exceptions])
-        await asyncio.sleep(0)
-        raise AssertionError
+        with pytest.raises(asyncio.CancelledError, match="from outside"):
+            await asyncio.sleep(0)
+        raise asyncio.CancelledError
 
     async def main() -> None:
         task = asyncio.create_task(body())
         await asyncio.sleep(0.002)
-        task.cancel()
+        task.cancel("from outside")
         await asyncio.wait((task,))
         assert task.cancelled()
         assert task.cancelling() == 1
@@ -139,13 +143,13 @@ def test_outer_cancel_meets_an_error(run: Run, first: str, exiting: bool) -> Non
 
 def test_outer_cancel_while_a_cancelled_child_cleans_up(run: Run) -> None:
     """C10: cancelled again from outside, the group goes on waiting for the clean-up of children."""
-    log = []
+    log: list[str] = []
 
     async def child() -> None:
         try:
             await forever()
         finally:
-            await asyncio.sleep(0.004)
+            await may_end.wait()
             log.append("clean-up")
 
     async def body() -> None:
@@ -153,11 +157,15 @@ def test_outer_cancel_while_a_cancelled_child_cleans_up(run: Run) -> None:
             tg.create_task(child())
             await forever()
 
+    may_end = asyncio.Event()
+
     async def main() -> None:
         task = asyncio.create_task(body())
         for _ in range(3):
             await asyncio.sleep(0.001)
             task.cancel()
+        await asyncio.sleep(0.001)
+        may_end.set()
         await asyncio.wait((task,))
         assert task.cancelled()
         assert task.cancelling() == 3
@@ -205,7 +213,7 @@ def test_child_that_was_cancelled_and_is_awaited(run: Run) -> None:
 
 def test_outer_cancel_meets_an_error_of_a_cancelled_body(run: Run) -> None:
     """C9: the error of a body that has cancelled its group is not lost to an outer cancellation."""
-    log = []
+    log: list[list[str]] = []
 
     async def body() -> None:
         try:
@@ -230,7 +238,7 @@ def test_outer_cancel_meets_an_error_of_a_cancelled_body(run: Run) -> None:
 
 def test_outer_cancel_meets_a_cancelled_body_that_fails(run: Run) -> None:
     """C9: so it is without any child: the exit takes in the group's own cancellation first."""
-    log = []
+    log: list[str] = []
 
     async def body() -> None:
         try:
@@ -265,7 +273,7 @@ def test_cancel_count_that_an_inner_group_has_left(run: Run) -> None:
 @pytest.mark.parametrize("is_handled", [True, False])
 def test_error_that_takes_the_place_of_a_cancellation(run: Run, *, is_handled: bool) -> None:
     """C9: A cancellation from outside is not lost when the body makes an error of it."""
-    log = []
+    log: list[str] = []
 
     async def body() -> None:
         try:
@@ -301,5 +309,183 @@ def test_cancellation_of_a_group_before(run: Run) -> None:
                 async with group:
                     group.create_task(fail(ValueError()))
             await asyncio.sleep(0)
+
+    run(main)
+
+
+async def cancelled_task() -> None:
+    await asyncio.create_task(forever())
+
+
+async def cancelled_gather() -> None:
+    await asyncio.gather(forever(), forever())
+
+
+@pytest.mark.parametrize("wait", [forever, cancelled_task, cancelled_gather])
+def test_parent_that_has_just_been_cancelled(
+    run: Run, wait: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """C10: A cancellation that the parent was asked for before the group was opened, and that it
+    meets afterwards, is not lost when it makes an error of it."""
+    log: list[str] = []
+
+    async def body(groups: list[TaskGroup]) -> None:
+        try:
+            try:
+                await wait()
+            finally:
+                raise ValueError
+        except ValueError as error:
+            with pytest.raises(ExceptionGroup):
+                await groups[0].__aexit__(type(error), error, None)
+        log.append("error")
+        await forever()
+
+    async def main() -> None:
+        groups: list[TaskGroup] = []
+        task = asyncio.create_task(body(groups))
+        await turns()
+        task.cancel()
+        groups.append(TaskGroup().enter(task))
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    run(main)
+    assert log == ["error"]
+
+
+@pytest.mark.parametrize("wait", [forever, cancelled_task, cancelled_gather])
+def test_parent_that_was_cancelled_long_ago(
+    run: Run, wait: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """C10: What `asyncio.TaskGroup` has left counted is no cancellation from outside either of a
+    group that another task opens, whatever the parent waits for at that moment."""
+
+    async def body(groups: list[TaskGroup]) -> None:
+        with pytest.raises(ExceptionGroup):
+            async with asyncio.TaskGroup() as before:
+                before.create_task(fail(ValueError()))
+        try:
+            await wait()
+        except asyncio.CancelledError as error:
+            with pytest.raises(ExceptionGroup):
+                await groups[0].__aexit__(type(error), error, None)
+        await turns()
+
+    async def main() -> None:
+        groups: list[TaskGroup] = []
+        task = asyncio.create_task(body(groups))
+        await asyncio.sleep(0.01)
+        groups.append(TaskGroup().enter(task))
+        groups[0].create_task(fail(ValueError()))
+        await task
+
+    run(main)
+
+
+def test_body_that_was_cancelled_before_it_began(run: Run) -> None:
+    """C10: So it is where the group is opened by a task that is to meet its cancellation yet."""
+    log: list[str] = []
+
+    async def body() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup():
+                try:
+                    await forever()
+                finally:
+                    raise ValueError
+        log.append("error")
+        await forever()
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await asyncio.wait((task,))
+        assert task.cancelled()
+
+    run(main)
+    assert log == ["error"]
+
+
+def test_task_that_ends_with_the_group(run: Run) -> None:
+    """C10: Where nothing comes after the group that raises errors, the cancellation that met them
+    stays counted."""
+
+    async def body() -> None:
+        async with TaskGroup() as tg:
+            tg.create_task(fail_when_cancelled(ValueError("late")))
+            await forever()
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await turns()
+        task.cancel()
+        await asyncio.wait((task,))
+        await turns()
+        assert isinstance(task.exception(), ExceptionGroup)
+        assert task.cancelling() == 1
+
+    run(main)
+
+
+def test_errors_that_are_each_others_context(run: Run) -> None:
+    """C10: A group ends, too, where the error of its body is, by some way, its own context."""
+    log: list[str] = []
+
+    async def body() -> None:
+        error, other = ValueError(), KeyError()
+        error.__context__, other.__context__ = other, error
+        with pytest.raises(ExceptionGroup):
+            async with TaskGroup():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await forever()
+                raise error
+        error.__context__ = None
+        log.append("error")
+
+    async def main() -> None:
+        task = asyncio.create_task(body())
+        await turns()
+        task.cancel()
+        await asyncio.wait((task,))
+
+    run(main)
+    assert log == ["error"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="asyncio leaks cancel counts before 3.13")
+@pytest.mark.parametrize("how", ["child", "body"])
+def test_cancellation_that_was_swallowed_before(run: Run, how: str) -> None:
+    """C1, C10: After a cancellation that somebody has swallowed, and not taken back, a group does
+    what `asyncio.TaskGroup` does."""
+
+    async def body(group: asyncio.TaskGroup) -> list[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await forever()
+        found: list[Any] = []
+        try:
+            async with group:
+                if how == "body":
+                    raise ValueError
+                group.create_task(fail(ValueError()))
+                await forever()
+        except BaseException as error:
+            found.append(type(error))
+        found.append(task.cancelling())
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            found.append("next")
+        return found
+
+    async def main() -> None:
+        groups = asyncio.TaskGroup(), TaskGroup(), TaskGroup(concurrency_limit=1)
+        first, *others = [await asyncio.create_task(body(group)) for group in groups]
+        assert others == [first, first]
 
     run(main)

@@ -240,3 +240,17 @@ def test_total_is_not_optional() -> None:
     """C6: A shared limit that is none is an error that does not offer None."""
     with pytest.raises(TypeError, match="total must be an int, got None"):
         SharedLimit(None)  # type: ignore[arg-type]
+
+
+def test_wait_for_the_own_limit_while_nobody_may_wait_for_the_shared_one() -> None:
+    """C6: A child that waits for the limit of its group needs no room to wait for the shared one,
+    though that is reached as well."""
+
+    async def main() -> None:
+        limit = SharedLimit(1, max_waiting=0)
+        async with TaskGroup(concurrency_limit=1, shared_limit=limit) as tg:
+            tg.create_task(asyncio.sleep(0.001))
+            last = tg.create_task(asyncio.sleep(0, "last"))
+        assert last.result() == "last"
+
+    run(main())

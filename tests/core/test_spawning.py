@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import sys
 
 import pytest
 
@@ -149,39 +151,60 @@ def test_deep_tree(run: Run, limit: int | None) -> None:
     assert leaves == 32
 
 
-@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
-def test_not_after_the_end(run: Run, method: str) -> None:
-    """C4: a group that has finished takes no children, and says so."""
+def assert_refused(tg: TaskGroup, method: str, match: str) -> None:
+    coro = forever()
+    for child in (forever, coro):
+        with pytest.raises(RuntimeError, match=match):
+            getattr(tg, method)(child)
+    # Before 3.13 `asyncio.TaskGroup` leaves it to the caller.
+    is_closed = inspect.getcoroutinestate(coro) == inspect.CORO_CLOSED
+    assert is_closed == (sys.version_info >= (3, 13))
+    coro.close()
+
+
+METHODS = pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+LIMITS = pytest.mark.parametrize("limit", [None, 1])
+
+
+@LIMITS
+@METHODS
+def test_not_after_the_end(run: Run, method: str, limit: int | None) -> None:
+    """C1, C4: a group that has finished takes no children, and says so; as asyncio's, it closes a
+    coroutine from Python 3.13 on."""
 
     async def main() -> None:
-        async with TaskGroup() as tg:
+        async with TaskGroup(concurrency_limit=limit) as tg:
             pass
-        with pytest.raises(RuntimeError, match="is finished"):
-            getattr(tg, method)(forever)
+        assert_refused(tg, method, "is finished")
 
     run(main)
 
 
-@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
-def test_not_before_the_entry(method: str) -> None:
-    """C4: a group that was not entered takes no children, and says so."""
-    with pytest.raises(RuntimeError, match="has not been entered"):
-        getattr(TaskGroup(), method)(forever)
+@LIMITS
+@METHODS
+def test_not_before_the_entry(run: Run, method: str, limit: int | None) -> None:
+    """C4: a group that was not entered takes no children, and says so, in an event loop or not."""
+
+    async def main() -> None:
+        assert_refused(TaskGroup(concurrency_limit=limit), method, "has not been entered")
+
+    run(main)
+    assert_refused(TaskGroup(concurrency_limit=limit), method, "has not been entered")
 
 
-@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
-def test_not_while_shutting_down(run: Run, method: str) -> None:
+@LIMITS
+@METHODS
+def test_not_while_shutting_down(run: Run, method: str, limit: int | None) -> None:
     """C4: a group that was aborted takes no more children, and says so."""
 
     async def child(tg: TaskGroup) -> None:
         try:
             await forever()
         finally:
-            with pytest.raises(RuntimeError, match="is shutting down"):
-                getattr(tg, method)(forever)
+            assert_refused(tg, method, "is shutting down")
 
     async def main() -> None:
-        async with TaskGroup() as tg:
+        async with TaskGroup(concurrency_limit=limit) as tg:
             tg.create_task(child(tg))
             await asyncio.sleep(0)
             raise ValueError

@@ -299,6 +299,28 @@ def test_error_at_a_turn_is_not_anothers(run_plain: Run) -> None:
     run_plain(main)
 
 
+def test_error_at_a_turn_after_the_parent(run_plain: Run) -> None:
+    """C4: Where the parent of the group has gone, it is logged, without a task to blame."""
+    run_plain.factory = DefectiveLoop
+
+    async def main() -> None:
+        parent = asyncio.create_task(asyncio.sleep(0))
+        group = TaskGroup(concurrency_limit=1).enter(parent)
+        group.create_task(asyncio.sleep(0.001))
+        waiting = group.create_task(forever())
+        await parent
+        asyncio.get_running_loop().is_defective = True  # type: ignore[attr-defined]
+        await group.finish()
+        assert waiting.cancelled()
+
+    run_plain(main)
+    (report,) = run_plain.reports
+    run_plain.reports.clear()
+    assert isinstance(report["exception"], DefectiveError)
+    assert report["message"].startswith("a child has failed after <Task ")
+    assert "task" not in report
+
+
 @pytest.mark.parametrize("has_context", [False, True])
 def test_many_that_are_cancelled_at_once(run: Run, has_context: bool) -> None:
     """C6: Children that are cancelled before their tasks have run leave no mark in a shared limit,
@@ -415,6 +437,21 @@ def test_cancelled_children_leave_no_cycles(run_plain: Run, how: str) -> None:
             gc.set_debug(0)
             gc.garbage.clear()
             gc.enable()
+
+    run_plain(main)
+
+
+def test_nobody_else_runs_a_waiting_child(run_plain: Run) -> None:
+    """C6: A child that waits for its turn begins with that, and not as somebody awaits what its
+    task runs: that is an error, which says what to await."""
+
+    async def main() -> None:
+        async with TaskGroup(concurrency_limit=1) as tg:
+            tg.create_task(asyncio.sleep(0.001))
+            task: Any = tg.create_task(asyncio.sleep(0.001, "done"))
+            with pytest.raises(RuntimeError, match="is run by its task: await that"):
+                await task.get_coro()
+            assert await task == "done"
 
     run_plain(main)
 

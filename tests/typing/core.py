@@ -6,10 +6,11 @@ An ignore is what they must complain of: one that nothing is to be complained of
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 from collections.abc import AsyncIterator, Callable, Coroutine
-from typing import Any, assert_type
+from typing import Any, assert_type, cast
 
-from quattro_core import MapResults, SharedLimit, TaskGroup
+from quattro_core import MapResults, SharedLimit, TaskFuture, TaskGroup
 
 
 async def number() -> int:
@@ -50,6 +51,8 @@ async def children(tg: TaskGroup, function: Callable[[], Coroutine[Any, Any, byt
     tg.create_task(plain("word"))  # type: ignore[arg-type]
     tg.create_background_task(length)  # type: ignore[arg-type]
     tg.create_task(number(), name=1)  # type: ignore[arg-type]
+    tg.create_task(number(), "name")  # type: ignore[arg-type]
+    tg.create_task(tg.create_task(number()))  # type: ignore[arg-type]
 
 
 async def gathered(tg: TaskGroup, many: list[Coroutine[Any, Any, int]]) -> None:
@@ -84,6 +87,54 @@ async def gathered(tg: TaskGroup, many: list[Coroutine[Any, Any, int]]) -> None:
     await tg.gather(length)  # type: ignore[arg-type]
 
 
+async def gathered_with_errors(
+    tg: TaskGroup, many: list[Coroutine[Any, Any, int]], is_so: bool
+) -> None:
+    i, s = number, text
+    assert_type(await tg.gather(return_exceptions=True), tuple[()])
+    assert_type(await tg.gather(i(), return_exceptions=True), tuple[int | Exception])
+    assert_type(
+        await tg.gather(i(), s(), return_exceptions=True), tuple[int | Exception, str | Exception]
+    )
+    assert_type(
+        await tg.gather(i(), s(), i(), s(), i(), s(), i(), s(), return_exceptions=True),
+        tuple[
+            int | Exception,
+            str | Exception,
+            int | Exception,
+            str | Exception,
+            int | Exception,
+            str | Exception,
+            int | Exception,
+            str | Exception,
+        ],
+    )
+    assert_type(
+        await tg.gather(i(), i(), i(), i(), i(), i(), i(), i(), i(), return_exceptions=True),
+        tuple[int | Exception, ...],
+    )
+    assert_type(await tg.gather(i(), s(), return_exceptions=False), tuple[int, str])
+    assert_type(await tg.gather(*many, return_exceptions=True), tuple[int | Exception, ...])
+    assert_type(await tg.gather(*many, return_exceptions=False), tuple[int, ...])
+    assert_type(await tg.gather(*many, return_exceptions=is_so), tuple[int | Exception, ...])
+    one, two = await tg.gather(i(), s, return_exceptions=True)
+    assert_type(one, int | Exception)
+    if not isinstance(two, Exception):
+        assert_type(two, str)
+    await tg.gather(i(), 1, return_exceptions=True)  # type: ignore[call-overload]
+
+
+async def mapped_with_errors(tg: TaskGroup, is_so: bool) -> None:
+    results = tg.map(length, ["a"], limit=1, return_exceptions=True)
+    assert_type(results, MapResults[int | Exception])
+    assert_type(await results, list[int | Exception])
+    assert_type(await tg.map(length, words(), limit=2), list[int])
+    assert_type(tg.map(length, ["a"], limit=1, return_exceptions=False), MapResults[int])
+    assert_type(
+        tg.map(length, ["a"], limit=1, return_exceptions=is_so), MapResults[int | Exception]
+    )
+
+
 async def mapped(tg: TaskGroup) -> None:
     results = tg.map(length, ["a", "b"], limit=2)
     assert_type(results, MapResults[int])
@@ -100,11 +151,49 @@ async def mapped(tg: TaskGroup) -> None:
     tg.map(length, [1, 2], limit=1)  # type: ignore[arg-type]
     tg.map(plain, ["a"], limit=1)  # type: ignore[arg-type]
     tg.map(number, ["a"], limit=1)  # type: ignore[arg-type]
-    tg.map(length, 3, limit=1)  # type: ignore[arg-type]
-    tg.map(length, ["a"])  # type: ignore[call-arg]
-    tg.map(length, ["a"], 1)  # type: ignore[call-arg]
-    tg.map(length, ["a"], limit="1")  # type: ignore[arg-type]
+    tg.map(length, 3, limit=1)  # type: ignore[call-overload]
+    tg.map(length, ["a"])  # type: ignore[call-overload]
+    tg.map(length, ["a"], 1)  # type: ignore[call-overload]
+    tg.map(length, ["a"], limit="1")  # type: ignore[call-overload]
     del iterator, wider
+
+
+def count(word: str, *, of: str = "") -> int:
+    return word.count(of)
+
+
+async def workers(tg: TaskGroup) -> None:
+    assert_type(tg.run_in_thread(count, "a", of="b"), asyncio.Task[int])
+    assert_type(await tg.run_in_process(count, "a"), int)
+    assert_type(tg.run_in_thread(lambda: ""), asyncio.Task[str])
+    tg.run_in_thread(count, 1)  # type: ignore[arg-type]
+    tg.run_in_thread(count)  # type: ignore[call-arg]
+    tg.run_in_process(count, "a", off="b")  # type: ignore[call-arg]
+    tg.run_in_thread(count("a"))  # type: ignore[arg-type]
+
+
+async def gathered_workers(tg: TaskGroup, words: list[str]) -> None:
+    work = tg.run_in_process
+    assert_type(await tg.gather(work(count, "a"), tg.create_task(text())), tuple[int, str])
+    assert_type(await tg.gather(work(count, "a"), text, text()), tuple[int, str, str])
+    assert_type(
+        await tg.gather(work(count, "a"), text(), return_exceptions=True),
+        tuple[int | Exception, str | Exception],
+    )
+    each = [work(count, word) for word in words]
+    assert_type(await tg.gather(*each, return_exceptions=True), tuple[int | Exception, ...])
+    assert_type(await tg.map(lambda word: work(count, word), words, limit=1), list[int])
+
+
+def in_a_thread(tg: TaskGroup) -> None:
+    task = tg.create_task(text())
+    assert_type(task.result(), str)
+    future = cast("TaskFuture[str]", task)
+    assert_type(future.result(timeout=1), str)
+    assert_type(future.exception(), BaseException | None)
+    assert_type(future.cancel(), bool)
+    plain_future: concurrent.futures.Future[str] = future
+    del plain_future
 
 
 async def groups() -> None:

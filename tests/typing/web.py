@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import assert_type
 
-from fastapi import APIRouter, FastAPI, params
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import HTTPConnection
@@ -94,6 +94,7 @@ async def handler(
     tg: aliases.RequestTaskGroup,
     app_tg: aliases.AppTaskGroup,
     event: aliases.ShutdownEvent,
+    left: aliases.TimeLeft,
     conn: HTTPConnection,
 ) -> None:
     """The parameters of a FastAPI handler are what they are an alias of."""
@@ -104,12 +105,16 @@ async def handler(
     assert_type(tg.map(length, ["a"], limit=1), MapResults[int])
     assert_type(app_tg, AppTaskGroup)
     assert_type(app_tg.create_task(text()), asyncio.Task[str | None])
+    assert_type(app_tg.run_in_thread(len, "a"), asyncio.Task[int | None])
+    assert_type(app_tg.run_in_process(len, "a"), asyncio.Task[int | None])
     assert_type(event, ShutdownEvent)
-    assert_type(aliases.Deadline(30), params.Depends)
-    assert_type(aliases.CancelOnDisconnect(on=False), params.Depends)
-    assert_type(aliases.ConcurrencyLimit(3), params.Depends)
+    assert_type(left(), float | None)
+    assert_type(aliases.Deadline(30), aliases.RouteDependency)
+    assert_type(aliases.CancelOnDisconnect(on=False), aliases.RouteDependency)
+    assert_type(aliases.ConcurrencyLimit(3), aliases.RouteDependency)
     FastAPI(dependencies=[aliases.Deadline(30)])
     APIRouter(dependencies=[aliases.CancelOnDisconnect(), aliases.ConcurrencyLimit(3)])
+    FastAPI(dependencies=[Depends(aliases.Deadline(30)), Depends(aliases.CancelOnDisconnect())])
     aliases.CancelOnDisconnect(False)  # type: ignore[call-arg]
     cancel_on_disconnect(conn, on=False)
     cancel_on_disconnect(conn, False)  # type: ignore[call-arg]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from quattro_core import Supervisor, SupervisorState, TaskReturnedError
+from quattro_core import Supervisor, SupervisorState, TaskGroup, TaskReturnedError, TaskStatus
 from tests.core.conftest import Run
 from tests.core.supervisor.flaky import FIXED, Flaky, live
 
@@ -32,7 +32,7 @@ def test_return_comes_out(run: Run) -> None:
 
     async def main() -> None:
         supervisor = Supervisor(Flaky((1, None)), name="flaky")
-        with pytest.raises(TaskReturnedError, match="flaky has returned, but is to run for ever"):
+        with pytest.raises(TaskReturnedError, match="flaky has returned, but should run forever"):
             await supervisor.run()
 
     run(main)
@@ -60,7 +60,7 @@ def test_failure_that_is_ignored(run: Run, caplog: pytest.LogCaptureFixture) -> 
     run(main)
     [record] = caplog.records
     assert (record.levelname, record.name) == ("ERROR", "quattro_core")
-    assert record.getMessage() == "flaky failed, and is let go"
+    assert record.getMessage() == "flaky failed, and is not restarted"
     assert record.exc_info is not None
 
 
@@ -130,6 +130,15 @@ def test_error_that_can_not_be_shown(run: Run) -> None:
         flaky = Flaky((1, ShyError()))
         await live(Supervisor(flaky, on_failure="restart", restart=FIXED), 10)
         assert len(flaky.starts) == 2
+
+        async def never_ready(*, task_status: TaskStatus) -> None:
+            raise ShyError
+
+        supervisor = Supervisor(never_ready, on_failure="restart", restart=FIXED)
+        async with TaskGroup() as tg:
+            tg.create_background_task(supervisor.run)
+            with pytest.raises(TimeoutError, match="raised <ShyError>"):
+                await supervisor.wait_started(5)
 
     run(main)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -94,3 +94,52 @@ def test_def_function_that_returns_an_awaitable() -> None:
             await Supervisor(function, on_return="ok").run()
 
     asyncio.run(main())
+
+
+def test_function_in_a_wrapper() -> None:
+    """A3: A def function that says that it wraps an async one can be supervised; one that wraps a
+    def function can't."""
+
+    def call_of(function: Callable[[], Any]) -> Callable[[], Any]:
+        @wraps(function)
+        def wrapper() -> Any:
+            return function()
+
+        return wrapper
+
+    async def main() -> None:
+        await Supervisor(call_of(later), on_return="ok").run()
+
+    async def later() -> None: ...
+
+    asyncio.run(main())
+    with pytest.raises(TypeError, match="blocks is a def function"):
+        Supervisor(call_of(blocks))
+
+
+async def with_default(number: int = 1) -> None: ...
+
+
+async def with_any(*numbers: int, **options: int) -> None: ...
+
+
+@pytest.mark.parametrize("function", [with_default, with_any, partial(needs, 1, two=2)])
+def test_function_that_needs_no_arguments(run: Run, function: Any) -> None:
+    """A3: A function that can be called without arguments may take some."""
+
+    async def main() -> None:
+        await Supervisor(function, on_return="ok").run()
+
+    run(main)
+
+
+def test_builtin_that_tells_no_arguments(run: Run) -> None:
+    """A3: What does not tell its arguments is called with none."""
+
+    async def main() -> None:
+        work = asyncio.get_running_loop().create_future()
+        work.set_result(None)
+        function = partial({"work": work}.pop, "work")
+        await Supervisor(function, name="builtin", on_return="ok").run()
+
+    run(main)

@@ -27,9 +27,7 @@ def test_restarts_back_off(run: Run, caplog: pytest.LogCaptureFixture) -> None:
 
     run(main)
     assert flaky.starts == [0, 1, 3, 7, 15, 23, 31]
-    assert caplog.records[1].getMessage() == (
-        "flaky failed, and is started again in 2.00 s (restart 2)"
-    )
+    assert caplog.records[1].getMessage() == ("flaky failed, and restarts in 2.00 s (restart 2)")
     assert all(record.exc_info for record in caplog.records)
 
 
@@ -57,7 +55,7 @@ def test_returns_are_restarted(run: Run, caplog: pytest.LogCaptureFixture) -> No
     run(main)
     assert flaky.starts == [0, 2, 5]
     assert caplog.records[0].getMessage() == (
-        "flaky has returned, and is started again in 1.00 s (restart 1)"
+        "flaky has returned, and restarts in 1.00 s (restart 1)"
     )
 
 
@@ -128,19 +126,39 @@ class WeakError(Exception):
     """An error that can be referred to weakly, as built-in ones can't."""
 
 
+def test_logger_of_ones_own(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """A3: Restarts are logged where it was said."""
+
+    async def main() -> None:
+        flaky, logger = Flaky((0, LookupError())), logging.getLogger("own")
+        await live(Supervisor(flaky, on_failure="restart", restart=FIXED, logger=logger), 50)
+
+    run(main)
+    assert [record.name for record in caplog.records] == ["own"]
+
+
 @pytest.mark.parametrize("limit", [None, 1000])
 def test_errors_are_not_kept(run: Run, limit: int | None) -> None:
     """A3: Without a limit, and when the function has ended, nothing is kept of a failure but the
-    last error."""
+    last error; nor is the garbage collector needed for that."""
     seen: list[weakref.ref[BaseException]] = []
 
-    async def fails() -> None:
+    def seen_error() -> WeakError:
         error = WeakError()
         seen.append(weakref.ref(error))
-        raise error
+        return error
+
+    async def fails() -> None:
+        raise seen_error()  # its frame would keep it
 
     async def main() -> None:
-        await live(supervisor, 100)
+        gc.disable()
+        try:
+            await live(supervisor, 100)
+            assert len(seen) == 100
+            assert len([ref for ref in seen if ref() is not None]) <= 1
+        finally:
+            gc.enable()
 
     policy = RestartPolicy(base=1, ceiling=1, max_restarts=limit)
     supervisor = Supervisor(fails, on_failure="restart", restart=policy)
@@ -149,6 +167,3 @@ def test_errors_are_not_kept(run: Run, limit: int | None) -> None:
         run(main)
     finally:
         logging.disable(logging.NOTSET)
-    gc.collect()
-    assert len(seen) == 100
-    assert len([ref for ref in seen if ref() is not None]) <= 1

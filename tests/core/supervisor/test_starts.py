@@ -31,6 +31,18 @@ def test_wait_started(run: Run) -> None:
     run(main)
 
 
+def test_end_after_the_start(run: Run) -> None:
+    """A2: Who waits for one that was ready, and has failed since, is told that it was."""
+
+    async def main() -> None:
+        supervisor = Supervisor(Flaky((1, LookupError())))
+        with pytest.raises(LookupError):
+            await supervisor.run()
+        await supervisor.wait_started()
+
+    run(main)
+
+
 def test_function_that_does_not_tell_is_ready_at_once(run: Run) -> None:
     """A2: A function that takes no task_status is ready when it begins."""
 
@@ -112,16 +124,27 @@ def test_allowed_end_before_the_start(run: Run, policies: Any) -> None:
     run(main)
 
 
-def test_started_twice(run: Run) -> None:
-    """A2: Saying it twice in one run of the function is an error."""
+def test_started_on_each_turn(run: Run) -> None:
+    """A2: A function that says it on each turn of its loop is ready from the first time on, in
+    each of its runs."""
+    turns: list[bool] = []
 
-    async def twice(*, task_status: TaskStatus) -> None:
-        task_status.started()
-        task_status.started()
+    async def pump(*, task_status: TaskStatus) -> None:
+        for _ in range(3):
+            task_status.started()
+            turns.append(True)
+            await asyncio.sleep(1)
+        raise ZeroDivisionError
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="was called before: it is for once in each run"):
-            await Supervisor(twice).run()
+        supervisor = Supervisor(pump, on_failure="restart", restart=FIXED)
+        async with TaskGroup() as group:
+            task = group.create_background_task(supervisor.run)
+            await supervisor.wait_started()
+            assert turns == [True]
+            await asyncio.sleep(20)
+            assert len(turns) > 3
+            task.cancel()
 
     run(main)
 

@@ -56,12 +56,14 @@ def test_states(run: Run) -> None:
         supervisor = Supervisor(ready, name="ready", on_failure="restart", restart=FIXED)
         assert supervisor.state is SupervisorState.WAITING
         assert abs(datetime.now(UTC) - supervisor.since).total_seconds() < 60
+        before = datetime.now(UTC)
         states = []
         async with TaskGroup() as group:
             group.create_background_task(supervisor.run)
             for _ in range(4):
                 await asyncio.sleep(0.9)
                 states.append(supervisor.state)
+                assert before <= supervisor.since <= datetime.now(UTC)
         starting, running, backing_off = (
             SupervisorState.STARTING,
             SupervisorState.RUNNING,
