@@ -1,9 +1,10 @@
-"""Functions that run in other processes, on other machines, as children of the requests here."""
+"""Functions that run in other processes, also on other machines, as children of requests."""
 
 try:
     from quattro_web._jobs.command import main
     from quattro_web._jobs.engine import JobEngine
     from quattro_web._jobs.errors import (
+        BadSignatureError,
         JobsNotRunningError,
         JobsUnavailableError,
         JobTimeoutError,
@@ -21,6 +22,7 @@ except ModuleNotFoundError as _exc:
     raise
 
 __all__ = [
+    "BadSignatureError",
     "FailedJob",
     "Job",
     "JobCall",

@@ -25,11 +25,16 @@ from quattro_web._jobs.engine import (
     Watch,
 )
 from quattro_web._jobs.errors import (
+    BadSignatureError,
     JobsUnavailableError,
     RemoteError,
     WorkerLostError,
 )
+from quattro_web._jobs.signing import CALL, OUTCOME, Signer
 from quattro_web._jobs.wire import frame, is_failure
+from quattro_web._util.escaping import escaped
+from quattro_web._util.facts import facts
+from quattro_web._util.spans import CURRENT
 
 logger = logging.getLogger("quattro_web")
 
@@ -99,10 +104,21 @@ class JobsClient:
         lease: The seconds of the lease.
         clean_up: How many seconds a cancelled call may take for its clean-up.
         timeout: The seconds that the engine may take for an answer.
+        signer: Signs calls, and opens what workers have signed.
     """
 
-    def __init__(self, engine: JobEngine, *, lease: float, clean_up: float, timeout: float) -> None:
+    def __init__(
+        self,
+        engine: JobEngine,
+        *,
+        lease: float,
+        clean_up: float,
+        timeout: float,
+        signer: Signer | None = None,
+    ) -> None:
         self._engine = engine
+        self._signer = signer or Signer()
+        self._spans = CURRENT.get()
         self._lease = lease
         self._clean_up = clean_up
         self._timeout = timeout
@@ -118,8 +134,14 @@ class JobsClient:
         self._take_lease()
         self.offset: float = 0.0
         """What the clock of the engine has more than that of the event loop."""
+        self._latest_offset = 0.0
         self.has_worker: bool = False
         self._saw_worker = self._loop.time()
+
+    def trace(self) -> dict[str, dict[str, str]]:
+        """Return what the header of a call has of the current span; nothing where there is none."""
+        carrier = self._spans.carrier()
+        return {"trace": carrier} if carrier else {}
 
     @property
     def is_up(self) -> bool:
@@ -127,7 +149,13 @@ class JobsClient:
         return self._loop.time() < self._proved_until
 
     async def call(
-        self, job: str, arguments: bytes, *, is_idempotent: bool, time_left: float | None
+        self,
+        job: str,
+        arguments: bytes,
+        *,
+        is_idempotent: bool,
+        time_left: float | None,
+        version: str = "",
     ) -> bytes:
         """Run a job elsewhere, and return its outcome.
 
@@ -136,7 +164,8 @@ class JobsClient:
         failure is returned, since it is an error of a child like any other.
 
         Raises:
-            JobsUnavailableError: If the engine or every worker is out of reach.
+            BadSignatureError: If its outcome is not signed as it has to be.
+            JobsUnavailableError: If the engine or every worker is unreachable.
             WorkerLostError: If its worker has died, and it may not be run again.
             asyncio.CancelledError: If it was cancelled.
         """
@@ -146,13 +175,11 @@ class JobsClient:
             raise JobsUnavailableError(msg)
         self._count += 1
         deadline = None if time_left is None else self._loop.time() + self.offset + time_left
-        header = {"owner": self._name, "deadline": deadline}
-        call = Call(
-            f"{self._name}:{self._count}",
-            job,
-            frame(header, arguments),
-            is_idempotent=is_idempotent,
-        )
+        header: dict[str, Any] = {"owner": self._name, "deadline": deadline, "version": version}
+        header |= self.trace()
+        key = f"{self._name}:{self._count}"
+        payload = self._signer.signed(CALL, key, job, frame(header, arguments))
+        call = Call(key, job, payload, is_idempotent=is_idempotent)
         self._calls[call.key] = call
         self._to_submit[call.key] = call
         self._has_orders.set()
@@ -167,7 +194,8 @@ class JobsClient:
             if call.error is not None:
                 raise call.error
             if call.outcome is None:
-                msg = f"{job} was cancelled by somebody else, or dropped by a worker"
+                where = call.worker or "unknown"
+                msg = f"{job} was cancelled by somebody else, or dropped by its worker, {where}"
                 raise RemoteError(msg)
             return call.outcome
         finally:
@@ -186,9 +214,10 @@ class JobsClient:
                 await call.ended.wait()
         except TimeoutError:
             logger.error(
-                "%s, cancelled on worker %s, has not ended its clean-up after %.1f s: it is given "
-                "up, and may still run there",
+                "%s, cancelled on worker %s, has not finished its clean-up after %.1f s: nobody "
+                "waits for it any longer, but it may still be running there",
                 call.job, call.worker or "(none yet)", self._clean_up,
+                extra=facts(job=call.job, seconds=self._clean_up),
             )  # fmt: skip
 
     async def hand_over(self, submission: Submission) -> None:
@@ -228,7 +257,7 @@ class JobsClient:
         Raises:
             JobsUnavailableError: If the engine has not answered in time.
         """
-        async with self._reaching("what was kept could not be read"):
+        async with self._reaching("the failed jobs could not be read"):
             return {**await self._connection.kept()}
 
     async def forget(self, key: str) -> None:
@@ -237,7 +266,7 @@ class JobsClient:
         Raises:
             JobsUnavailableError: If the engine has not answered in time.
         """
-        async with self._reaching("what was kept could not be forgotten"):
+        async with self._reaching("the failed job could not be forgotten"):
             await self._connection.forget(key)
 
     @asynccontextmanager
@@ -302,12 +331,12 @@ class JobsClient:
                 async with asyncio.timeout(self._timeout):
                     await self._renew(connection)
                 failures = 0
-            except Exception as exc:  # noqa: BLE001  # whatever it is, the engine is out of reach
+            except Exception as exc:  # noqa: BLE001  # whatever it is, the engine is unreachable
                 failures += 1
                 # Not after the first: where the event loop was blocked, the answer was there.
                 if failures > 1 and self._proved_until and not self.is_up:
-                    logger.error("the engine of the jobs is out of reach: %r", exc)
-                    self._give_up("the engine of the jobs is out of reach")
+                    logger.error("the job engine is unreachable: %r", exc)
+                    self._give_up("the job engine is unreachable")
             await asyncio.sleep(max(begin + self._lease / 5 - self._loop.time(), 0.02))
 
     def _has_lapsed(self, now: float) -> bool:
@@ -321,9 +350,14 @@ class JobsClient:
     async def _renew(self, connection: EngineConnection) -> None:
         name, begin = self._name, self._loop.time()
         workers = {call.worker for call in self._calls.values() if call.worker}
-        renewal = await connection.renew((name,), self._lease, (ANY_WORKER, *workers))
+        # One that waits where the engine hangs must not renew what is given up meanwhile.
+        since = None if self._renewed is None else begin + self._latest_offset
+        renewal = await connection.renew(
+            (name,), self._lease, (ANY_WORKER, *workers), since=since, within=self._timeout
+        )
         now = self._loop.time()
         self.offset = renewal.now - (begin + now) / 2
+        self._latest_offset = renewal.now - begin  # at most: a lease is never shorter for it
         # Less than all of it, so that this process gives up before a worker does.
         self._proved_until = begin + self._lease * 0.8
         self._renewed = begin
@@ -361,7 +395,7 @@ class JobsClient:
                         await self._watches.wait()
                         await self._submit(connection, calls)
                         await self._send_cancels(connection, keys)
-                except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
+                except Exception as exc:  # noqa: BLE001  # whatever it is, it is unreachable
                     self._not_sent(calls, keys, exc)
 
     def _next_calls(self) -> list[Call]:
@@ -407,7 +441,7 @@ class JobsClient:
                 # The engine may have it all the same.
                 keys.append(call.key)
         # The watch sees what has become of the cancelled ones, and the lease ends the rest.
-        logger.warning("the engine of the jobs does not answer: %r", exc)
+        logger.warning("the job engine does not answer: %r", exc)
         keys = self._of_this_lease(keys)
         if keys:
             self._unsure.update(keys)
@@ -445,7 +479,7 @@ class JobsClient:
                             self._hear(news)
             except Exception as exc:  # noqa: BLE001  # the beat says when it takes too long
                 self._watches.clear()
-                logger.info("the news of jobs are lost for a moment: %r", exc)
+                logger.info("news of jobs may be lost for a moment: %r", exc)
                 await asyncio.sleep(self._lease / 20)
 
     async def _look(self, connection: EngineConnection) -> None:
@@ -471,9 +505,18 @@ class JobsClient:
         elif news.state is CallState.RUNNING:
             call.worker = news.worker
         elif news.state is CallState.ENDED:
-            call.end(news.outcome)
+            self._end(call, news.outcome)
         elif news.state is CallState.LOST:
             self._abandon(call, JobsUnavailableError(f"the engine has forgotten {call.job}"))
+
+    def _end(self, call: Call, outcome: bytes | None) -> None:
+        if outcome is not None:
+            try:
+                outcome = self._signer.opened(OUTCOME, call.key, call.job, outcome)
+            except BadSignatureError as exc:
+                logger.error("the result of a job was rejected: %s", escaped(str(exc)))
+                call.end(error=exc)
+        call.end(outcome)
 
 
 def _refused(job: str, exc: Exception) -> JobsUnavailableError:

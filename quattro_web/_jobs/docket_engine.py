@@ -1,4 +1,4 @@
-"""docket as an engine: Redis, or ``memory://`` inside of the process.
+"""docket as an engine: on Redis, or with ``memory://`` in the process.
 
 What docket 0.27 does, as measured and read, and what follows here:
 
@@ -14,6 +14,11 @@ What docket 0.27 does, as measured and read, and what follows here:
 - A call that a worker does not know is completed with None: a fallback says what it was.
 - What ``memory://`` publishes in a script, as docket does, reaches no subscription by pattern: each
   call is subscribed to there, where that costs no round trip.
+- redis-py 8 checks no connection before it uses it, where the protocol is RESP3, its default: each
+  one that Redis has cut while it was idle would be an error. The URL asks for RESP2, which misses
+  nothing here.
+- A worker that sees an error of Redis takes nothing until all that it runs has ended: its commands
+  wait for Redis instead.
 - A cancellation is published and may be missed: whoever runs the call has to look as well.
 """
 
@@ -22,13 +27,15 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import pickle
 import pickletools
 import re
 import time
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import accumulate, islice
 from typing import Any
 from urllib.parse import urlsplit
@@ -38,6 +45,7 @@ from docket.dependencies import AdmissionBlocked, ForcedRetry
 from docket.execution import TaskCall
 from docket.strikelist import StrikeList
 from opentelemetry import trace
+from redis import exceptions as redis_errors
 
 from quattro_web._jobs.engine import (
     CallState,
@@ -51,9 +59,11 @@ from quattro_web._jobs.engine import (
     Submission,
     Watch,
 )
+from quattro_web._util.escaping import escaped
 
 logger = logging.getLogger("quattro_web")
 
+MAX_KEPT = 10_000
 # How long an outcome, and docket's own notes, are kept for a process that may have missed the news.
 _KEPT = 60
 _A_DAY = 24 * 3600.0
@@ -68,8 +78,14 @@ _STATES = {
 # It is what a full worker waits for and an idle one polls with: 1 % of a core.
 _CHECK = timedelta(milliseconds=25)
 _SCHEMES = {"memory", "redis", "rediss", "redis+sentinel", "rediss+sentinel", "unix"}
-_CONNECTIONS = "max_connections=10000"
+_OPTIONS = ("max_connections=10000", "protocol=2")
 _CANCELS_AT_ONCE = 16
+# What the loop of a worker and the calls in it wait for, and how often they ask: see `_SafeRedis`.
+_WAITED_FOR = {"evalsha", "get", "set", "hget", "xgroup_create", "xpending_range"}
+_PAUSE = 0.1
+_HANGS = 10.0
+# Until a worker that takes no more has begun what it has read.
+_LAST_CALLS = 1.0
 # What is fetched with one answer, so that it comes within its time.
 _MOST_BYTES = 4 * 1024 * 1024
 # The steps of the pickles of a tuple of one bytes object, and of an empty dict.
@@ -86,37 +102,54 @@ class DocketEngine:
             ``memory://``.
         name: The name of the docket, which all its keys begin with.
         redelivery: Seconds after which a call whose worker is silent is given to another.
+        max_kept: How many of the calls are kept that have failed for good: the newest ones.
 
     Raises:
         ValueError: If *url* is none of these.
     """
 
-    def __init__(self, url: str, *, name: str, redelivery: float) -> None:
+    def __init__(self, url: str, *, name: str, redelivery: float, max_kept: int = MAX_KEPT) -> None:
         if not _is_url(url):
             msg = (  # it is not shown, since it may have a password
-                "engine is no URL of a Redis: it must be such as memory:// or "
-                "redis://user:password@host:6379/0, with each special character of the password in "
-                "its percent-encoded form"
+                "engine is not a Redis URL: it must be like "
+                "memory:// or redis://user:password@host:6379/0, with special characters "
+                "in the password percent-encoded"
             )
             raise ValueError(msg)
         self.is_local: bool = url.startswith("memory://")
-        if not self.is_local and "max_connections=" not in url:
-            url += ("&" if "?" in url else "?") + _CONNECTIONS
+        for option in () if self.is_local else _OPTIONS:
+            if option.partition("=")[0] + "=" not in url:
+                url += ("&" if "?" in url else "?") + option
         self._url = url
         self._name = name
         self._redelivery = timedelta(seconds=redelivery)
+        self._max_kept = max_kept
 
     @asynccontextmanager
     async def connect(self) -> AsyncIterator[EngineConnection]:
         docket = _SafeDocket(self._name, self._url, execution_ttl=timedelta(seconds=_KEPT))
         docket.tasks.clear()  # it offers three of its own
         async with docket:
-            yield _DocketConnection(docket, self._redelivery, is_local=self.is_local)
+            yield _DocketConnection(
+                docket, self._redelivery, self._max_kept, is_local=self.is_local
+            )
+
+
+# A lease until ARGV[1], unless it is later than ARGV[2] by now, both in milliseconds.
+_RENEW = """
+local time = redis.call('TIME')
+if time[1] * 1000 + math.floor(time[2] / 1000) <= tonumber(ARGV[2]) then
+    redis.call('SET', KEYS[1], '1', 'PXAT', ARGV[1])
+end
+"""
 
 
 class _DocketConnection:
-    def __init__(self, docket: Docket, redelivery: timedelta, *, is_local: bool) -> None:
+    def __init__(
+        self, docket: Docket, redelivery: timedelta, max_kept: int, *, is_local: bool
+    ) -> None:
         self._docket = docket
+        self._max_kept = max_kept
         self._is_local = is_local
         self._redelivery = redelivery
         self._cancels = asyncio.Semaphore(_CANCELS_AT_ONCE)
@@ -204,7 +237,7 @@ class _DocketConnection:
             return {}
         sizes = [0] * len(keys)  # memory:// has no command for it, and nothing that takes long
         async with self._docket.redis() as redis:
-            if not self._is_local:
+            if not self._is_local and len(keys) > 1:
                 async with _any(redis).pipeline() as pipeline:
                     for key in keys:
                         pipeline.strlen(self._outcome_key(key))
@@ -233,13 +266,30 @@ class _DocketConnection:
             return [_STATES.get(state) is CallState.ENDED for state in await pipeline.execute()]
 
     async def settle(self, key: str, kept: bytes | None) -> None:
-        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
-            if kept is None:
-                pipeline.hdel(self._docket.key("kept"), key)
-            else:
-                pipeline.hset(self._docket.key("kept"), key, kept)
-            pipeline.set(self._settled_key(key), b"1", ex=int(_A_DAY))
-            await pipeline.execute()
+        async with self._docket.redis() as redis:
+            async with _any(redis).pipeline() as pipeline:
+                if kept is None:
+                    self._forget(pipeline, [key])
+                else:
+                    pipeline.hset(self._docket.key("kept"), key, kept)
+                    pipeline.zadd(self._docket.key("kept-at"), {key: time.time()})
+                pipeline.set(self._settled_key(key), b"1", ex=int(_A_DAY))
+                pipeline.zrange(self._docket.key("kept-at"), 0, -1 - self._max_kept)
+                old = [each.decode() for each in (await pipeline.execute())[-1]]
+            if old:
+                async with _any(redis).pipeline() as pipeline:
+                    self._forget(pipeline, old)
+                    await pipeline.execute()
+        for each in old:
+            logger.error(
+                "%s has failed for good, and is forgotten: more than max_kept=%d have failed since",
+                escaped(each),
+                self._max_kept,
+            )
+
+    def _forget(self, pipeline: Any, keys: Sequence[str]) -> None:
+        pipeline.hdel(self._docket.key("kept"), *keys)
+        pipeline.zrem(self._docket.key("kept-at"), *keys)
 
     async def unsettle(self, key: str) -> None:
         async with self._docket.redis() as redis:
@@ -255,21 +305,34 @@ class _DocketConnection:
         return {key.decode(): data for key, data in found.items()}
 
     async def forget(self, key: str) -> None:
-        async with self._docket.redis() as redis:
-            await redis.hdel(self._docket.key("kept"), key)
+        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
+            self._forget(pipeline, [key])
+            await pipeline.execute()
 
     async def renew(
-        self, names: Collection[str], seconds: float, others: Collection[str]
+        self,
+        names: Collection[str],
+        seconds: float,
+        others: Collection[str],
+        *,
+        since: float | None = None,
+        within: float = math.inf,
     ) -> Renewal:
         others = [*others]
         if self._is_local:
             # All live and die together: nobody is dead since the event loop was blocked.
-            seconds = _A_DAY
+            seconds, since = _A_DAY, None
         async with self._docket.redis() as redis:
             has_clock = hasattr(redis, "time")
             async with _any(redis).pipeline() as pipeline:
                 for name in names:
-                    pipeline.set(self._lease_key(name), b"1", px=int(seconds * 1000))
+                    key = self._lease_key(name)
+                    if since is None:
+                        pipeline.set(key, b"1", px=int(seconds * 1000))
+                    else:
+                        ends = int((since + seconds) * 1000)
+                        latest = min(ends, (since + within) * 1000)
+                        pipeline.eval(_RENEW, 1, key, ends, int(latest))
                 for name in others:
                     pipeline.exists(self._lease_key(name))
                 if has_clock:
@@ -287,13 +350,31 @@ class _DocketConnection:
         self, name: str, jobs: Iterable[str], run: RunCall
     ) -> AsyncIterator[EngineWorker]:
         docket = self._docket
+        begun: set[str] = set()
 
         async def run_call(
             payload: bytes,
             execution: Execution = CurrentExecution(),  # noqa: B008
             retry: Retry = Retry(attempts=1),  # noqa: B008
         ) -> None:
-            count = await self._deliveries(execution) if execution.redelivered else 1
+            begun.add(execution.key)
+            try:
+                await run_and_keep(payload, execution, retry)
+            except (AdmissionBlocked, ForcedRetry):
+                raise
+            except Exception as exc:
+                # It is Redis that has failed. The message stays: after a while, somebody gets it.
+                logger.warning("%r is left behind, since the engine failed: %r", execution.key, exc)
+                raise AdmissionBlocked(execution, "the engine", handled=True) from exc
+            finally:
+                begun.discard(execution.key)
+
+        async def run_and_keep(payload: bytes, execution: Execution, retry: Retry) -> None:
+            key, count = execution.key, 1
+            if execution.redelivered:
+                if await self._has_outcome(key):
+                    return  # a worker has done it, and could not say so any more
+                count = await self._deliveries(execution)
             count += execution.attempt - 1  # of those that were handed back, what counts
             delivery = Delivery(execution.key, execution.function_name, payload, count)
             try:
@@ -301,7 +382,7 @@ class _DocketConnection:
             except HandedBackError as exc:
                 retry.attempts = None  # of this call, and for nothing else that may fail
                 execution.attempt = count if exc.counts else count - 1  # docket adds one
-                state, holder = await self._holder(execution.key)
+                state, holder = await self._holder(key)
                 if holder not in (None, name.encode()):
                     # Another one has it, since this one was silent: nothing here is docket's to do.
                     raise AdmissionBlocked(execution, "another worker", handled=True) from None
@@ -310,9 +391,9 @@ class _DocketConnection:
                 outcome = b""
             except asyncio.CancelledError:
                 # It was cancelled, and has cleaned up, perhaps since another worker has done it.
-                await self._put_outcome(execution.key, b"", nx=True)
+                await self._put_outcome(key, b"", nx=True)
                 raise
-            await self._put_outcome(execution.key, outcome)
+            await self._put_outcome(key, outcome)
 
         # docket names its logs and spans by what is registered; the fallback runs the rest.
         docket.register(run_call, names=[*jobs] or None)
@@ -330,9 +411,14 @@ class _DocketConnection:
         log.addFilter(_is_no_retry)
         try:
             async with worker:
-                yield _DocketWorker(worker)
+                yield _DocketWorker(worker, begun)
         finally:
             log.removeFilter(_is_no_retry)
+
+    async def _has_outcome(self, key: str) -> bool:
+        """Whether a call has an outcome that is not empty: others may be of a run before."""
+        async with self._docket.redis() as redis:
+            return bool(await redis.get(self._outcome_key(key)))
 
     async def _put_outcome(self, key: str, outcome: bytes, *, nx: bool = False) -> None:
         async with self._docket.redis() as redis:
@@ -341,20 +427,14 @@ class _DocketConnection:
     async def _holder(self, key: str) -> tuple[bytes | None, bytes | None]:
         """Return the state of a call, and the worker that has it."""
         runs = self._docket.runs_key(key)
-        async with self._docket.redis() as redis, _any(redis).pipeline() as pipeline:
-            pipeline.hget(runs, "state")
-            pipeline.hget(runs, "worker")
-            state, worker = await pipeline.execute()
-        return state, worker
+        async with self._docket.redis() as redis:
+            return await redis.hget(runs, "state"), await redis.hget(runs, "worker")
 
     async def _deliveries(self, execution: Execution) -> int:
+        message_id = (execution.message_id or b"").decode()  # memory:// takes no bytes
         async with self._docket.redis() as redis:
             pending = await _any(redis).xpending_range(
-                self._docket.stream_key,
-                self._docket.worker_group_name,
-                execution.message_id,
-                execution.message_id,
-                1,
+                self._docket.stream_key, self._docket.worker_group_name, message_id, message_id, 1
             )
         return int(pending[0]["times_delivered"]) if pending else 2
 
@@ -378,6 +458,7 @@ class _DocketWatch:
         self._is_local = is_local
         self._seen: list[str] = []
         self._ended: list[str] = []  # whose outcomes are to be fetched
+        self._cancelled: set[str] = set()
 
     async def follow(self, keys: Sequence[str]) -> None:
         if self._is_local:
@@ -392,42 +473,85 @@ class _DocketWatch:
                 news[each.key] = each
             # What is there already, so that the outcomes of all are fetched at once.
             message = await self._pubsub.get_message(timeout=0.0)
-        self._ended += [each.key for each in news.values() if each.state is CallState.ENDED]
+        self._ended += [key for key, each in news.items() if each.state is CallState.ENDED]
+        if self._cancelled:
+            # These have no outcome, so that nothing has to be fetched.
+            self._ended = [key for key in self._ended if key not in self._cancelled]
+            await self._unfollow(self._cancelled)
+            self._cancelled.clear()
         if self._ended:
             # Not at once: if this answer is lost, they are looked at again.
             outcomes = await self._connection.outcomes(self._ended[:1000], self._seen)
             self._seen = [*outcomes]
             self._ended = [key for key in self._ended if key not in outcomes]
-            if self._is_local:
-                await self._pubsub.unsubscribe(*(self._prefix + key for key in outcomes))
+            await self._unfollow(outcomes)
             for key, outcome in outcomes.items():
                 news[key] = News(key, CallState.ENDED, outcome=outcome or None)
         return [each for each in news.values() if each.key not in self._ended]
+
+    async def _unfollow(self, keys: Iterable[str]) -> None:
+        if self._is_local:
+            await self._pubsub.unsubscribe(*(self._prefix + key for key in keys))
 
     def _read(self, message: dict[str, Any]) -> News:
         data = _fields(message["data"])
         key = message["channel"].decode().removeprefix(self._prefix)
         state = _STATES.get(str(data.get("state")).encode(), CallState.WAITING)
+        if data.get("state") == "cancelled":
+            self._cancelled.add(key)
         return News(key, state, str(data.get("worker") or ""))
 
 
 class _DocketWorker:
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, begun: Collection[str]) -> None:
         self._worker = worker
+        self._begun = begun
 
     def set_slots(self, slots: int) -> None:
         self._worker.concurrency = slots  # it is read before each poll
 
     async def take_no_more(self) -> None:
         self._worker.concurrency = 0
-        await asyncio.sleep(2 * _CHECK.total_seconds())
+        with suppress(TimeoutError):  # of a Redis that is away
+            async with asyncio.timeout(_LAST_CALLS):
+                await asyncio.sleep(_CHECK.total_seconds())
+                while self._is_reading() or self._is_claiming():  # noqa: ASYNC110
+                    await asyncio.sleep(_CHECK.total_seconds())
+
+    def _is_reading(self) -> bool:
+        assert isinstance(self._worker.docket, _SafeDocket)
+        return self._worker.docket.reads > 0
+
+    def _is_claiming(self) -> bool:
+        """Whether a call that was read has not begun yet."""
+        tasks = self._worker._tasks_by_key  # noqa: SLF001
+        return any(not task.done() and key not in self._begun for key, task in tasks.items())
 
     async def run(self) -> None:
-        await self._worker.run_forever()
+        docket = self._worker.docket
+        assert isinstance(docket, _SafeDocket)
+        docket.waits = True
+        task = asyncio.create_task(self._worker.run_forever())
+        try:
+            await asyncio.wait((task,))
+        finally:
+            # It waits for all that runs, and nothing may wait for a Redis that does not come back.
+            docket.waits = False
+            task.cancel()
+            await asyncio.wait((task,))
+        await task
 
 
 class _SafeDocket(Docket):
-    """A docket that never unpickles what somebody else may have written."""
+    """A docket that never unpickles what somebody else may have written.
+
+    Attributes:
+        waits: Whether its commands wait for a Redis that is unreachable.
+        reads: How many commands read from its stream just now.
+    """
+
+    waits = False
+    reads = 0
 
     @property
     def strike_list(self) -> StrikeList:
@@ -444,28 +568,53 @@ class _SafeDocket(Docket):
 
 
 class _SafeRedis:
-    """A client whose streams hold nothing that could do harm when it is unpickled."""
+    """A client whose streams hold nothing that could do harm when it is unpickled.
 
-    def __init__(self, redis: Any, docket: Docket) -> None:
+    In a worker, it waits for a Redis that is unreachable. docket's worker would end its loop at
+    the first error, and begin anew when all that runs has ended: until then it would take nothing,
+    hear of no cancellation, and let others have what it runs. And an outcome would be lost.
+    """
+
+    def __init__(self, redis: Any, docket: _SafeDocket) -> None:
         self._redis = redis
         self._docket = docket
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._redis, name)
+        found = getattr(self._redis, name)
+        return partial(self._wait_for, found) if name in _WAITED_FOR else found
+
+    async def _wait_for(self, command: Any, *args: Any, **kwargs: Any) -> Any:
+        while True:
+            try:
+                # A connection that hangs is given up: TCP tries it less and less often.
+                async with asyncio.timeout(_HANGS if self._docket.waits else None):
+                    return await command(*args, **kwargs)
+            except (redis_errors.ConnectionError, redis_errors.TimeoutError, TimeoutError) as exc:
+                if not self._docket.waits:
+                    raise
+                logger.debug("a worker waits for Redis: %r", exc)
+            await asyncio.sleep(_PAUSE)
+
+    async def _read(self, command: Any, *args: Any, **kwargs: Any) -> Any:
+        self._docket.reads += 1
+        try:
+            return await self._wait_for(command, *args, **kwargs)
+        finally:
+            self._docket.reads -= 1
 
     async def xreadgroup(self, *args: Any, **kwargs: Any) -> Any:
-        found = await self._redis.xreadgroup(*args, **kwargs)
+        found = await self._read(self._redis.xreadgroup, *args, **kwargs)
         return [(stream, await self._checked(messages)) for stream, messages in found]
 
     async def xautoclaim(self, *args: Any, **kwargs: Any) -> Any:
-        cursor, messages, *rest = await self._redis.xautoclaim(*args, **kwargs)
+        cursor, messages, *rest = await self._read(self._redis.xautoclaim, *args, **kwargs)
         return [cursor, await self._checked(messages), *rest]
 
     async def _checked(self, messages: Any) -> list[Any]:
         kept = []
         for message_id, message in messages:
             if message and not is_harmless(message):
-                logger.error("a message of somebody else was dropped: %r", message_id)
+                logger.error("a foreign message was dropped: %r", message_id)
                 stream, group = self._docket.stream_key, self._docket.worker_group_name
                 await self._redis.xack(stream, group, message_id)
                 await self._redis.xdel(stream, message_id)

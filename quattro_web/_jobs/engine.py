@@ -1,11 +1,13 @@
-"""What a queue has to do so that jobs can run on it, and what passes between the two.
+"""The interface between jobs and the queue that they run on.
 
 An engine moves bytes: it knows neither functions nor exceptions. `client` and `worker` are written
-against these protocols alone, and the tests in ``tests/jobs`` take any engine.
+against these protocols alone. ``tests/jobs/conformance.py`` has a test for each sentence here, for
+any engine.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context, copy_context
@@ -141,7 +143,7 @@ class EngineWorker(Protocol):
     async def run(self) -> None:
         """Take calls until it is cancelled.
 
-        An engine that is out of reach for a while is no error: it is tried again.
+        An engine that is unreachable for a while is no error: it is tried again.
         """
         ...
 
@@ -150,8 +152,8 @@ class EngineConnection(Protocol):
     """An engine, as one process uses it.
 
     Its methods may raise anything and may hang: whoever calls them has a bound and knows that an
-    exception means "out of reach". None of them is asked for an effect that must be exact: leases
-    end what is left over.
+    exception means "out of reach". An outage that is over is none any more, for any call. None of
+    them is asked for an effect that must be exact: leases end what is left over.
     """
 
     async def submit(self, calls: Sequence[Submission]) -> Sequence[Exception | None]:
@@ -190,7 +192,8 @@ class EngineConnection(Protocol):
     async def settle(self, key: str, kept: bytes | None) -> None:
         """Note for a day that a call which was handed over is over, and what to keep of it.
 
-        None means that it is done: what was kept of it before is forgotten.
+        None means that it is done: what was kept of it before is forgotten. What was kept first is
+        forgotten when there is more than the engine keeps, which the log says.
         """
         ...
 
@@ -211,11 +214,20 @@ class EngineConnection(Protocol):
         ...
 
     async def renew(
-        self, names: Collection[str], seconds: float, others: Collection[str]
+        self,
+        names: Collection[str],
+        seconds: float,
+        others: Collection[str],
+        *,
+        since: float | None = None,
+        within: float = math.inf,
     ) -> Renewal:
         """Let the leases of *names* run for that many seconds, and look at those of others.
 
-        The seconds are measured by the engine, whose clock is the same for everybody.
+        The seconds are measured by the engine, whose clock is the same for everybody. They begin at
+        *since* by that clock, or now if it is None. A renewal that arrives more than *within*
+        seconds after that, or when they are over, as where the engine hung or a cable was pulled,
+        renews nothing: whoever has sent it waits no longer, and may have given everything up.
         """
         ...
 
@@ -233,19 +245,19 @@ class EngineConnection(Protocol):
 
 
 class JobEngine(Protocol):
-    """A queue, and where it is, for `Jobs`.
+    """The queue behind `Jobs`.
 
-    What it has to do may still change: it is in ``quattro_web/_jobs/engine.py``, and the tests of
-    an engine are in ``tests/jobs``.
+    This interface may still change. It is in ``quattro_web/_jobs/engine.py``, and the tests that an
+    engine must pass are in ``tests/jobs/conformance.py``.
 
     .. versionadded:: 0.1
     """
 
     @property
     def is_local(self) -> bool:
-        """Whether it lives in this process alone, and needs a worker here."""
+        """Whether the queue exists only in this process, and needs a worker here."""
         ...
 
     def connect(self) -> AbstractAsyncContextManager[EngineConnection]:
-        """Connect to it. An engine that is out of reach is found out later, by what is called."""
+        """Connect to the queue. If it is unreachable, later calls raise the error."""
         ...

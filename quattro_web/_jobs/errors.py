@@ -6,20 +6,20 @@ from starlette.exceptions import HTTPException
 
 
 class JobsNotRunningError(LookupError):
-    """The jobs of this process are not open: the call that opens them is missing.
+    """Jobs are not open in this process: the call that opens them is missing.
 
     .. versionadded:: 0.1
     """
 
 
 class JobsUnavailableError(HTTPException):
-    """The engine, or a worker, is out of reach: 503 Service Unavailable, with Retry-After.
+    """The engine or a worker is unreachable: 503 Service Unavailable, with Retry-After.
 
-    It goes to the app's exception handlers: one for this class, for status 503 or for
+    Your exception handler can be for this class, for status 503 or for
     `starlette.exceptions.HTTPException`.
 
     Attributes:
-        reason: Why, for the log: clients are not told.
+        reason: The reason, for the log; not sent to clients.
 
     .. versionadded:: 0.1
     """
@@ -33,35 +33,48 @@ class JobsUnavailableError(HTTPException):
 
 
 class WorkerLostError(JobsUnavailableError):
-    """The worker that ran the job has died, lost the engine or shut down.
+    """The worker that ran the job died, lost the engine or shut down.
 
-    The job may have done a part of its work, and is not run again, since it is not idempotent.
+    The job may have done part of its work. It is not run again, since it is not idempotent.
 
     .. versionadded:: 0.1
     """
 
 
 class UnknownJobError(JobsUnavailableError):
-    """The worker knows no job of this name, as one of an older release.
+    """The worker does not know this job, or knows another version, as a worker of another release
+    may.
+
+    The job did not start. The versions differ if the arguments don't fit, or if the *version* given
+    to the job differs.
+
+    .. versionadded:: 0.1
+    """
+
+
+class BadSignatureError(Exception):
+    """A message is not signed with this process's *signing_key*, and was ignored.
+
+    Either web and worker have different keys, or somebody else wrote the message.
 
     .. versionadded:: 0.1
     """
 
 
 class JobTimeoutError(TimeoutError):
-    """A job has taken longer than its *timeout*, or than its request has time.
+    """A job took longer than its *timeout*, or than its request's deadline.
 
     .. versionadded:: 0.1
     """
 
 
 class RemoteError(Exception):
-    """A job has failed with an exception that can't be made again in this process.
+    """A job failed with an exception that can't be recreated in this process.
 
-    Its class is unknown here, or does not say all about itself by its arguments.
+    Its class is unknown here, or its arguments are not enough to recreate it.
 
     Attributes:
-        type_name: The name of its class, with its module.
+        type_name: The name of the exception's class, with its module.
 
     .. versionadded:: 0.1
     """
@@ -76,7 +89,7 @@ class RemoteError(Exception):
 
 
 class RemoteTraceback(Exception):  # noqa: N818  # it is no error, it shows where one was raised
-    """The cause of an error of a job: on which worker it was raised, and where.
+    """The cause of a job's error: the worker that raised it, and the traceback there.
 
     .. versionadded:: 0.1
     """

@@ -1,13 +1,16 @@
-"""The jobs of an app: functions that can be called here, and run elsewhere."""
+"""The jobs of an app: functions that are called here, and run elsewhere."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import math
 import re
+import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,11 +22,12 @@ from weakref import WeakKeyDictionary
 
 from quattro_core import RestartPolicy, TaskStatus
 from quattro_web._jobs.client import JobsClient
-from quattro_web._jobs.docket_engine import DocketEngine
+from quattro_web._jobs.docket_engine import MAX_KEPT, DocketEngine
 from quattro_web._jobs.engine import JobEngine, Submission
-from quattro_web._jobs.errors import JobsNotRunningError
-from quattro_web._jobs.wire import FunctionTypes, frame, load_error, unframe
-from quattro_web._jobs.worker import JobWorker, running_job
+from quattro_web._jobs.errors import BadSignatureError, JobsNotRunningError, RemoteError
+from quattro_web._jobs.signing import CALL, KEPT, Signer, checked_keys
+from quattro_web._jobs.wire import FunctionTypes, PickledTypes, frame, load_error, unframe
+from quattro_web._jobs.worker import KEPT_BY, JobWorker, running_job
 from quattro_web._pumps.pump import Pump
 from quattro_web._request.watch import time_left_here
 from quattro_web._util.arguments import (
@@ -32,7 +36,11 @@ from quattro_web._util.arguments import (
     checked_text,
     required_seconds,
 )
+from quattro_web._util.escaping import escaped
+from quattro_web._util.routes import route_of
 from quattro_web._util.scope import Connection, describe, scope_of
+
+logger = logging.getLogger("quattro_web")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -42,17 +50,17 @@ _JOBS_OF: WeakKeyDictionary[Any, Jobs] = WeakKeyDictionary()
 
 
 class Job(Generic[P, R]):
-    """An async function that can be run elsewhere, made by `Jobs.job`.
+    """An async function that can run in another process; `Jobs.job` creates it.
 
-    Called, it is the function that it was, and runs here.
+    Calling it runs the function in this process, as before.
 
     Attributes:
         function: The function.
-        name: Its name, by which workers know it.
+        name: Its name, which workers know it by.
         timeout: How many seconds it may take; None means no limit.
-        max_attempts: How often it may be begun, where it may be begun more than once.
-        idempotent: Whether it may be, when a worker dies that runs it.
-        restart: When it is begun again, if it was handed over and has failed.
+        max_attempts: How often it may be started, if it may be started more than once.
+        idempotent: Whether it may be started again when its worker dies.
+        restart: The delays before it is started again, if it was handed over and failed.
 
     .. versionadded:: 0.1
     """
@@ -67,6 +75,7 @@ class Job(Generic[P, R]):
         max_attempts: int,
         idempotent: bool,
         restart: RestartPolicy,
+        version: str | None,
     ) -> None:
         update_wrapper(self, function)
         self._jobs = jobs
@@ -76,6 +85,7 @@ class Job(Generic[P, R]):
         self.max_attempts: int = max_attempts
         self.idempotent: bool = idempotent
         self.restart: RestartPolicy = restart
+        self._version = version
 
     # Not Coroutine[Any, Any, R]: with it, mypy takes two of them in a gather for Any.
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[object, None, R]:
@@ -89,21 +99,23 @@ class Job(Generic[P, R]):
 
             cover, index = await tg.gather(render.remote(0), render.remote(1))
 
-        The coroutine is a child of whatever group it is given to. If it is cancelled, so is the
-        function on its worker, and its clean-up is awaited: up to the *clean_up* of `Jobs`, after
-        which it is given up, and named in the log. An error comes back as itself, with the worker
-        and its traceback as the cause.
+        Start the coroutine in any task group. If it is cancelled, the function on its worker is
+        cancelled too, and this waits for its clean-up, for up to *clean_up* seconds (see `Jobs`);
+        after that it stops waiting, and the log names the job. An error keeps its class, and its
+        cause has the worker and the traceback there.
 
         Raises:
-            JobsNotRunningError: If the jobs are not open in this event loop.
-            JobsUnavailableError: If the engine is out of reach, or there is no worker: 503.
-            WorkerLostError: If its worker has died, and it may not be begun again: 503.
-            UnknownJobError: If its worker does not know it: 503.
-            JobTimeoutError: If it has taken longer than its *timeout*.
-            RemoteError: If it has failed with an exception that can't be made again here.
+            JobsNotRunningError: If jobs are not open in this event loop.
+            JobsUnavailableError: If the engine is unreachable, or there is no worker: 503.
+            WorkerLostError: If its worker died, and the job may not be started again: 503.
+            UnknownJobError: If its worker does not know it, or knows another version: 503.
+            JobTimeoutError: If it took longer than its *timeout*.
+            BadSignatureError: If worker and web have different signing keys, or somebody else wrote
+                the result.
+            RemoteError: If it failed with an exception that can't be recreated here.
             TypeError: If the function takes other arguments.
-            ValueError: If an argument, or the result, is not what its annotation says, or if the
-                arguments are larger than *max_size*.
+            ValueError: If an argument or the result does not match its annotation, or if the
+                arguments exceed *max_size*.
 
         .. versionadded:: 0.1
         """
@@ -118,12 +130,12 @@ class Job(Generic[P, R]):
 
         Raises:
             TypeError: If the function takes other arguments.
-            ValueError: If an argument is not what its annotation says, or if they are larger than
+            ValueError: If an argument does not match its annotation, or if the arguments exceed
                 *max_size*.
 
         .. versionadded:: 0.1
         """
-        return JobCall(self.name, self._arguments(args, kwargs))
+        return JobCall(self.name, self._arguments(args, kwargs), self.version)
 
     def _arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         arguments = self.types.dump_arguments(args, kwargs)
@@ -146,16 +158,36 @@ class Job(Generic[P, R]):
                 arguments,
                 is_idempotent=self.idempotent,
                 time_left=time_left_here() if around is None else around.time_left,
+                version=self.version,
             )
         header, body = unframe(outcome)
-        if header.get("ok"):
+        if not header.get("ok"):
+            raise load_error(body, str(header.get("worker")))
+        try:
             return cast("R", self.types.load_result(body))
-        raise load_error(body, str(header.get("worker")))
+        except ValueError as exc:
+            other = header.get("version", self.version)
+            if other == self.version:
+                raise
+            msg = (
+                f"worker {header.get('worker')} has another version of {self.name} ({other}, here "
+                f"it is {self.version}): its result does not fit: {exc}"
+            )
+            raise RemoteError(msg) from exc
 
     @cached_property
-    def types(self) -> FunctionTypes:
+    def types(self) -> FunctionTypes | PickledTypes:
         """How its arguments and its result travel."""
-        return FunctionTypes(self.function)
+        return (PickledTypes if self._jobs.pickle else FunctionTypes)(self.function)
+
+    @property
+    def version(self) -> str:
+        """Its version: the given *version*, if any, and a hash of how its arguments are encoded.
+
+        .. versionadded:: 0.1
+        """
+        given = "" if self._version is None else f"{self._version}/"
+        return given + self.types.version
 
     def __repr__(self) -> str:
         return f"<Job {self.name}>"
@@ -163,30 +195,33 @@ class Job(Generic[P, R]):
 
 @dataclass(frozen=True)
 class JobCall:
-    """A call of a job, with its arguments, made by `Job.call`.
+    """A call of a job with its arguments; `Job.call` creates it.
 
     Attributes:
         job: The name of the job.
-        arguments: Its arguments, as JSON.
+        arguments: Its arguments, as JSON or a pickle.
+        version: The version of the job.
 
     .. versionadded:: 0.1
     """
 
     job: str
     arguments: bytes = field(repr=False)
+    version: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedJob:
-    """A job that was handed over, and has failed for good.
+    """A job that was handed over and failed for good.
 
     Attributes:
         key: The key of the call, for `Jobs.start_again` and `Jobs.forget`.
         job: The name of the job.
-        origin: The request that has handed it over, as its method and path; empty if not known.
-        error: The class and the text of its last error.
-        attempts: How often it was begun.
-        at: When it has failed.
+        origin: The method and path of the request that handed it over; empty if unknown.
+        route: The route of that request, such as ``POST /orders/{order}``.
+        error: The class and the message of its last error.
+        attempts: How often it was started.
+        at: When it failed.
 
     .. versionadded:: 0.1
     """
@@ -194,13 +229,14 @@ class FailedJob:
     key: str
     job: str
     origin: str
+    route: str
     error: str
     attempts: int
     at: datetime
 
 
 class Jobs:
-    """Functions that run in other processes, on other machines, as children of the requests here.
+    """Functions that run in other processes, also on other machines, as children of requests.
 
     ::
 
@@ -211,30 +247,41 @@ class Jobs:
 
         install(app, jobs=jobs)
 
-    Arguments and results travel as JSON, by the annotations of the function.
+    Arguments and results are sent as JSON, converted by the function's annotations, or as pickles.
 
     Args:
-        engine: The URL of docket's Redis, or ``"memory://"``, whose worker runs in this process.
-        name: A name, to tell the jobs of this app from others in the same Redis, which would be
-            taken by its workers.
+        engine: The URL of docket's Redis; or ``"memory://"``, with a worker in this process.
+        name: A name that keeps this app's jobs apart from others in the same Redis: workers of apps
+            with the same name take each other's jobs.
         concurrency: How many jobs a worker runs at once.
-        lease: After how many seconds a silent process counts as dead: the jobs of its requests are
-            cancelled then, at most a fifth of it later. A request whose worker is silent, or that
-            has lost the engine, gets an error then.
+        lease: After how many seconds a silent process counts as dead. The jobs of its requests are
+            then cancelled, at most a fifth of that time later. A request whose worker is silent, or
+            that has lost the engine, gets an error after this time.
         clean_up: How many seconds a cancelled job may take for its clean-up.
-        timeout: How many seconds the engine may take for an answer.
-        max_size: How many bytes the arguments or the result of a job may have, as JSON.
-        redelivery: After how many seconds a job whose worker is silent is given to another, if it
-            is idempotent.
+        timeout: How many seconds the engine may take to answer.
+        max_size: How many bytes the encoded arguments or the encoded result of a job may have.
+        redelivery: After how many seconds an idempotent job whose worker is silent is given to
+            another worker.
+        max_kept: How many handed-over jobs that failed for good are kept, with their arguments; the
+            oldest are dropped first.
+        signing_key: A secret of at least 32 bytes that web and workers share. They sign every
+            message with it, and reject messages that are unsigned, or signed for another call or
+            job. Given several keys, the first one signs and all of them are accepted, so that you
+            can rotate keys.
+        pickle: Whether arguments and results are sent as pickles, for classes that JSON can't
+            represent. Requires a *signing_key*: whoever has that key can run code in your
+            processes.
 
     Attributes:
         clean_up: How many seconds a cancelled job may take for its clean-up.
         max_size: How many bytes the arguments or the result of a job may have.
+        pickle: Whether they are sent as pickles.
 
     Raises:
-        TypeError: If an argument is of a wrong type.
-        ValueError: If *engine* is no such URL, if *name* has a character that Redis takes for part
-            of a pattern, if a duration is not positive and finite, or if a number is below 1.
+        TypeError: If an argument has the wrong type.
+        ValueError: If *engine* is not such a URL, if *name* has a character with a meaning in Redis
+            patterns, if a duration is not positive and finite, if a number is below 1, if a key is
+            too short, or if *pickle* is true without a *signing_key*.
 
     .. versionadded:: 0.1
     """
@@ -250,23 +297,39 @@ class Jobs:
         timeout: float = 2.0,
         max_size: int = 8 * 1024 * 1024,
         redelivery: float = 10.0,
+        max_kept: int = MAX_KEPT,
+        signing_key: str | bytes | Sequence[str | bytes] | None = None,
+        pickle: bool = False,
     ) -> None:
         if _PATTERN.search(checked_text("name", name)):
-            msg = f"name must have none of *?[]\\, which Redis takes for a pattern, got {name!r}"
+            msg = (
+                "name must not contain any of *?[]\\, which have a meaning in Redis patterns, "
+                f"got {name!r}"
+            )
             raise ValueError(msg)
         required_seconds("redelivery", redelivery)
+        _number("max_kept", max_kept)
         self._concurrency = _number("concurrency", concurrency)
         self.max_size: int = _number("max_size", max_size)
         self._lease = required_seconds("lease", lease)
         self.clean_up: float = required_seconds("clean_up", clean_up)
         self._timeout = required_seconds("timeout", timeout)
+        keys = checked_keys(signing_key)
+        if pickle and not keys:
+            msg = (
+                "pickle=True needs a signing_key: whoever writes to the engine could run code here"
+            )
+            raise ValueError(msg)
+        self._signer = Signer(keys, name)
+        self.pickle: bool = pickle
         if not (isinstance(engine, str) or hasattr(engine, "connect")):
-            msg = f"engine must be the URL of a Redis, or a JobEngine, got {engine!r}"
+            msg = f"engine must be a Redis URL or a JobEngine, got {engine!r}"
             raise TypeError(msg)
         if isinstance(engine, str):
-            engine = DocketEngine(engine, name=name, redelivery=redelivery)
+            engine = DocketEngine(engine, name=name, redelivery=redelivery, max_kept=max_kept)
         self._engine = engine
         self._jobs: dict[str, Job[..., Any]] = {}
+        self._failures: Counter[tuple[str, str]] = Counter()
         self._clients: list[tuple[asyncio.AbstractEventLoop, JobsClient]] = []
 
     def job(
@@ -277,29 +340,36 @@ class Jobs:
         max_attempts: int = 3,
         idempotent: bool = False,
         restart: RestartPolicy | None = None,
+        version: str | None = None,
     ) -> Callable[[Callable[P, Coroutine[Any, Any, R]]], Job[P, R]]:
-        """Make a `Job` of the decorated function.
+        """Turn the decorated function into a `Job`.
 
         Args:
             name: Its name; by default that of the function, with its module.
             timeout: After how many seconds it is cancelled, and fails with `JobTimeoutError`. None
-                means that only its request ends it.
-            max_attempts: How often it may be begun, if it is idempotent and its worker dies, or if
-                it was handed over.
-            idempotent: Whether it may be begun again when its worker has died in the middle of it.
-                If not, the request fails at once with `WorkerLostError`.
-            restart: After which time it is begun again if it was handed over and has failed: by the
-                *base* and the *ceiling* of the policy. None means its defaults.
+                means that only its request can cancel it.
+            max_attempts: How often it may be started, if it is idempotent and its worker dies, or
+                if it was handed over.
+            idempotent: Whether it may be started again when its worker dies while running it. If
+                not, the request fails with `WorkerLostError` at once.
+            restart: The delays before it is started again if it was handed over and failed; only
+                *base* and *ceiling* of the policy are used. None means the policy's defaults.
+            version: Change it when the function does something else with the same arguments:
+                workers with another version do not run the call. None means that any worker runs it
+                whose function takes the same arguments.
 
         Raises:
-            TypeError: If it is no async function, or if another argument is of a wrong type.
-            ValueError: If there is a job of this name, if *timeout* is not positive and finite, or
+            TypeError: If the function is not async, or if another argument has the wrong type.
+            ValueError: If a job of this name exists, if *timeout* is not positive and finite, or if
                 *max_attempts* is below 1.
 
         .. versionadded:: 0.1
         """
         checked_seconds("timeout", timeout)
         _number("max_attempts", max_attempts)
+        if version is not None and not checked_text("version", version):
+            msg = "version must not be empty: None means that there is none"
+            raise ValueError(msg)
 
         def decorate(function: Callable[P, Coroutine[Any, Any, R]]) -> Job[P, R]:
             if not inspect.iscoroutinefunction(function):
@@ -307,7 +377,7 @@ class Jobs:
                 raise TypeError(msg)
             own_name = name or f"{function.__module__}.{function.__qualname__}"
             if own_name in self._jobs:
-                msg = f"there is a job {own_name} already: give this one a name"
+                msg = f"there is a job {own_name} already: give this one another name"
                 raise ValueError(msg)
             job = Job(
                 self,
@@ -317,6 +387,7 @@ class Jobs:
                 max_attempts=max_attempts,
                 idempotent=idempotent,
                 restart=RestartPolicy() if restart is None else restart,
+                version=version,
             )
             self._jobs[own_name] = job
             return job
@@ -335,16 +406,21 @@ class Jobs:
     async def open(self, *, wait: float = 2.0) -> AsyncIterator[None]:
         """Connect to the engine, so that jobs can be called in this event loop.
 
-        `quattro_web.install` does it for an app; this is for programs without one.
+        `quattro_web.install` does this for an app; call it in programs without an app.
 
         Args:
-            wait: How many seconds to wait for the engine, which may come later as well.
+            wait: How many seconds to wait for the engine; if it is not there by then, it may still
+                appear later.
 
         .. versionadded:: 0.1
         """
         self._check_types()
         client = JobsClient(
-            self._engine, lease=self._lease, clean_up=self.clean_up, timeout=self._timeout
+            self._engine,
+            lease=self._lease,
+            clean_up=self.clean_up,
+            timeout=self._timeout,
+            signer=self._signer,
         )
         async with client.open():
             await client.wait_up(wait)
@@ -362,15 +438,15 @@ class Jobs:
         grace: float = 30.0,
         ready: Callable[[], None] | None = None,
     ) -> None:
-        """Run jobs in this process until it is cancelled.
+        """Run jobs in this process until cancelled.
 
-        Jobs that call others need `open` around it.
+        If jobs call other jobs, wrap it in `open`.
 
         Args:
-            state: What the jobs find in the ``state`` of `RunningJob`.
-            grace: How many seconds they may finish in when it is cancelled; those that are not
-                done are cancelled then.
-            ready: Called when it takes jobs.
+            state: What the jobs get as ``state`` of their `RunningJob`.
+            grace: How many seconds running jobs may take to finish after a cancellation; after
+                that, they are cancelled.
+            ready: Called when the worker begins to take jobs.
 
         .. versionadded:: 0.1
         """
@@ -385,6 +461,8 @@ class Jobs:
             grace=grace,
             clean_up=self.clean_up,
             state=state or {},
+            signer=self._signer,
+            failures=self._failures,
         )
         await worker.run(ready or (lambda: None))
 
@@ -396,32 +474,33 @@ class Jobs:
         delay: float = 0.0,
         conn: Connection | None = None,
     ) -> str:
-        """Hand a job over to the engine, for work that is not lost with this process.
+        """Hand a job over to the engine, for work that must survive this process.
 
         ::
 
             await jobs.hand_over(send_mail.call(order_id), key=f"mail-{order_id}", conn=request)
 
-        When it returns, the engine has it: it is done at least once, whatever dies here, and tried
-        again up to the *max_attempts* of the job. It is not cancelled with the request. What fails
-        for good is logged by its worker, and kept: see `failed`.
+        Once this returns, the engine has the call: it is run at least once, whatever happens to
+        this process, and retried up to the job's *max_attempts*. It is not cancelled with the
+        request. If it fails for good, its worker logs the error and keeps the call: see `failed`.
 
         Args:
-            call: What to do.
-            key: A name for it: of two calls of a job with the same key within a day, one is done.
-                None means that each is another one. One that has failed for good is not begun again
-                by its key, but by `start_again`.
-            delay: After how many seconds it may begin, by the clocks of this machine and of the
-                worker's.
-            conn: The request, which the log then names.
+            call: The call.
+            key: An idempotency key: of two calls of a job with the same key, only one runs. The key
+                is remembered while its job waits or runs, and for a day afterwards. None means that
+                every call runs. Within that day, a call that failed for good is not restarted by
+                its key; use `start_again`.
+            delay: After how many seconds it may start; depends on the clocks of this machine and
+                the worker's.
+            conn: The request: the log names it, and failures are counted by its route.
 
         Returns:
             The key of the call.
 
         Raises:
-            JobsNotRunningError: If the jobs are not open in this event loop.
-            JobsUnavailableError: If the engine has not answered in time: 503. It may have the call
-                all the same, so that trying again needs a *key*.
+            JobsNotRunningError: If jobs are not open in this event loop.
+            JobsUnavailableError: If the engine did not answer in time: 503. It may still have
+                received the call, so retry only with a *key*.
             ValueError: If *delay* is negative or not finite.
 
         .. versionadded:: 0.1
@@ -429,30 +508,51 @@ class Jobs:
         if not (math.isfinite(delay) and delay >= 0):
             msg = f"delay must be at least 0 and finite, got {delay!r}"
             raise ValueError(msg)
-        origin = "" if conn is None else describe(scope_of(conn))
+        scope = None if conn is None else scope_of(conn)
         job = quote(call.job, safe=" ")  # a colon in it would be the end of it
-        own_key = f"kept:{job}:{uuid.uuid4().hex if key is None else key}"
-        header = {"owner": "", "kept": True, "origin": origin}
-        payload = frame(header, call.arguments)
-        await self.client(call.job).hand_over(Submission(own_key, call.job, payload, delay))
+        own_key = f"{KEPT_BY}{job}:{uuid.uuid4().hex if key is None else key}"
+        header = {"owner": "", "kept": True, "version": call.version, "at": time.time()}
+        client = self.client(call.job)
+        header |= client.trace()
+        if scope is not None:
+            header |= {"origin": describe(scope), "route": route_of(scope)}
+        payload = self._signer.signed(CALL, own_key, call.job, frame(header, call.arguments))
+        await client.hand_over(Submission(own_key, call.job, payload, delay))
         return own_key
 
+    @property
+    def failures(self) -> Mapping[tuple[str, str], int]:
+        """How many handed-over jobs failed for good, in the workers of this process.
+
+        The keys are pairs: the name of the job, and the route of the request that handed it over
+        (empty if unknown). Counting begins with the process. There are at most 1000 pairs; further
+        failures are counted under two empty strings.
+
+        .. versionadded:: 0.1
+        """
+        return dict(self._failures)
+
     async def failed(self) -> list[FailedJob]:
-        """Return the jobs that were handed over and have failed for good, the first one first.
+        """Return the handed-over jobs that failed for good, oldest first.
 
         Raises:
-            JobsUnavailableError: If the engine has not answered in time.
+            JobsUnavailableError: If the engine did not answer in time.
 
         .. versionadded:: 0.1
         """
         found = []
         for key, data in (await self.client("failed").kept()).items():
-            header, _ = unframe(data)
+            try:
+                header, _ = unframe(self._signer.opened(KEPT, key, "", data))
+            except BadSignatureError as exc:
+                logger.error("the kept call of %s was rejected: %s", escaped(key), exc)
+                continue
             found.append(
                 FailedJob(
                     key=key,
                     job=header["job"],
                     origin=header["origin"] or "",
+                    route=header.get("route") or "",
                     error=f"{header['type'].partition(':')[2]}: {header['text']}",
                     attempts=header["attempts"],
                     at=datetime.fromtimestamp(header["at"], UTC),
@@ -461,23 +561,25 @@ class Jobs:
         return sorted(found, key=lambda each: each.at)
 
     async def start_again(self, key: str) -> None:
-        """Hand a job that has failed for good over once more; it is kept until it is done.
+        """Hand over a job that failed for good once more; it is kept until it succeeds.
 
         Raises:
-            JobsUnavailableError: If the engine has not answered in time.
-            KeyError: If there is none of this key.
+            BadSignatureError: If the kept call is not signed correctly.
+            JobsUnavailableError: If the engine did not answer in time.
+            KeyError: If no failed job has this key.
 
         .. versionadded:: 0.1
         """
         client = self.client("start_again")
-        header, payload = unframe((await client.kept())[key])
+        data = self._signer.opened(KEPT, key, "", (await client.kept())[key])
+        header, payload = unframe(data)
         await client.start_again(Submission(key, header["job"], payload))
 
     async def forget(self, key: str) -> None:
-        """Forget a job that has failed for good.
+        """Forget a job that failed for good.
 
         Raises:
-            JobsUnavailableError: If the engine has not answered in time.
+            JobsUnavailableError: If the engine did not answer in time.
 
         .. versionadded:: 0.1
         """
@@ -500,7 +602,7 @@ class Jobs:
         """Make what reads and writes arguments, so that a bad annotation fails at the start."""
         for job in self._jobs.values():
             try:
-                job.types  # noqa: B018
+                job.version  # noqa: B018
             except Exception as exc:
                 exc.add_note(f"its annotations can't travel: {job.name}")
                 raise

@@ -1,18 +1,24 @@
-"""How arguments, results and errors travel: as JSON, by the types of the function.
+"""How arguments, results and errors are sent: as JSON, by the function's annotations.
 
-Never as a pickle: whoever may write to the engine could run code here with one.
+As a pickle on request, and then signed: whoever may write to the engine could run code here with
+one. Errors never do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
+import pickle
+import re
 import sys
 import traceback
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any, NotRequired, cast, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaWarningKind
 from typing_extensions import TypedDict
 
 from quattro_web._jobs.errors import RemoteError, RemoteTraceback
@@ -30,6 +36,8 @@ _CONFIG = ConfigDict(
 # What a log can bear, and more than anybody reads.
 _MOST_TEXT = 20_000
 _MOST_ERRORS = 20
+# What a schema says for readers, and defaults, which are not sent.
+_PROSE = {"default", "description", "examples", "title"}
 # What pydantic writes for a SecretStr.
 _MASK = b'"**********"'
 
@@ -86,6 +94,22 @@ class FunctionTypes:
         self._arguments = _adapter(arguments)
         self._result = _adapter(hints.get("return", Any))
 
+    @cached_property
+    def version(self) -> str:
+        """A short hash of how the arguments and the result travel.
+
+        It is the same in every process where that is the same.
+        """
+        try:
+            schemas = [
+                _shape(each.json_schema(schema_generator=_QuietSchema))
+                for each in (self._arguments, self._result)
+            ]
+            text = json.dumps([schemas, _needed(self._signature)], sort_keys=True)
+        except Exception:  # noqa: BLE001  # of a type of the user's, which has no schema
+            text = _without_defaults(self._signature)
+        return _hash(text)
+
     def dump_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """Return the arguments of a call as JSON.
 
@@ -123,6 +147,111 @@ class FunctionTypes:
             ValueError: If it is not what the annotation says.
         """
         return self._result.validate_json(data)[0]
+
+
+class PickledTypes:
+    """The arguments and the result of a function, to and from pickles, which were signed."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._signature = inspect.signature(function)
+
+    @cached_property
+    def version(self) -> str:
+        """A short hash of the arguments and the annotations, as they are written."""
+        return _hash(f"pickle {_without_defaults(self._signature)}")
+
+    def dump_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """Return the arguments of a call as a pickle.
+
+        Raises:
+            TypeError: If the function takes others.
+            ValueError: If one of them can't be pickled.
+        """
+        self._signature.bind(*args, **kwargs)
+        return _pickled((args, dict(kwargs)))
+
+    def load_arguments(self, data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments of a call, whose signature was verified.
+
+        Raises:
+            Exception: If a class of theirs is unknown here, or does not take its state.
+            TypeError: If the function takes others.
+        """
+        args, kwargs = pickle.loads(data)  # noqa: S301  # it was signed
+        self._signature.bind(*args, **kwargs)
+        return args, kwargs
+
+    def dump_result(self, result: Any) -> bytes:
+        """Return a result as a pickle.
+
+        Raises:
+            ValueError: If it can't be pickled.
+        """
+        return _pickled(result)
+
+    def load_result(self, data: bytes) -> Any:
+        """Return a result, whose signature was verified.
+
+        Raises:
+            ValueError: If a class of its is unknown here, or does not take its state.
+        """
+        try:
+            return pickle.loads(data)  # noqa: S301  # it was signed
+        except Exception as exc:
+            msg = f"it can't be unpickled: {exc!r}"
+            raise ValueError(msg) from exc
+
+
+def _pickled(value: object) -> bytes:
+    try:
+        return pickle.dumps(value, 5)  # which each Python can read
+    except Exception as exc:
+        msg = f"it can't be pickled: {exc!r}"
+        raise ValueError(msg) from exc
+
+
+class _QuietSchema(GenerateJsonSchema):
+    """A schema that is for nobody to read: what it can't say is left out."""
+
+    ignored_warning_kinds: set[JsonSchemaWarningKind] = {  # noqa: RUF012
+        "non-serializable-default",
+        "skipped-choice",
+    }
+
+
+def _needed(signature: inspect.Signature) -> list[str]:
+    """Return the names of the arguments that a call can't be without."""
+    return [
+        name
+        for name, parameter in signature.parameters.items()
+        if parameter.default is parameter.empty
+    ]
+
+
+def _shape(schema: Any, *, is_of_names: bool = False) -> Any:
+    """Return a schema without what it says for readers: only keys of its own are looked at."""
+    if isinstance(schema, list):
+        return [_shape(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _shape(value, is_of_names=not is_of_names and key in ("$defs", "properties"))
+        for key, value in schema.items()
+        if is_of_names or key not in _PROSE
+    }
+
+
+def _without_defaults(signature: inspect.Signature) -> str:
+    parameters = [
+        parameter if parameter.default is parameter.empty else parameter.replace(default=...)
+        for parameter in signature.parameters.values()
+    ]
+    text = str(signature.replace(parameters=parameters))
+    return re.sub(r" at 0x[0-9a-f]+", "", text)  # of an object in an Annotated
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _adapter(hint: Any) -> TypeAdapter[tuple[Any]]:
@@ -247,7 +376,7 @@ def _instance(cls: type[Exception] | None, data: Mapping[str, Any]) -> Exception
 def _unpickled(cls: type[Exception], args: tuple[Any, ...], state: Any) -> Exception:
     """Make an exception by its state, as pickle does, but without its ``__init__``."""
     if not isinstance(state, dict):
-        msg = "a part of its state has not travelled"
+        msg = "part of its state was lost on the way"
         raise TypeError(msg)
     exc = cls.__new__(cls, *args)
     vars(exc).update(state)

@@ -1,15 +1,17 @@
-"""A worker: it runs the functions of jobs, each in a task group, for those who still want it."""
+"""A worker: it runs jobs, each in a task group, as long as somebody waits for them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import logging
+import math
 import os
 import re
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
@@ -26,21 +28,42 @@ from quattro_web._jobs.engine import (
     JobEngine,
 )
 from quattro_web._jobs.errors import (
+    BadSignatureError,
     JobsNotRunningError,
     JobTimeoutError,
     UnknownJobError,
     WorkerLostError,
 )
-from quattro_web._jobs.wire import FunctionTypes, dump_error, frame, is_failure, unframe
+from quattro_web._jobs.signing import CALL, KEPT, OUTCOME, Signer
+from quattro_web._jobs.wire import (
+    FunctionTypes,
+    PickledTypes,
+    dump_error,
+    frame,
+    is_failure,
+    unframe,
+)
 from quattro_web._util.asyncio import current_task
+from quattro_web._util.counts import KIND, TASK_DURATIONS, TASK_FAILURES
 from quattro_web._util.escaping import escaped
+from quattro_web._util.facts import facts
+from quattro_web._util.running_jobs import RUNNING_JOBS
+from quattro_web._util.spans import CURRENT
+from quattro_web._util.task_stacks import name_of
 
 logger = logging.getLogger("quattro_web")
 
 _SHUT_DOWN = "the worker shuts down"
-_OUT_OF_REACH = "the engine is out of reach"
+_OUT_OF_REACH = "the engine is unreachable"
 _CANCELLED = "it was cancelled"
-_UNWANTED = "the process that wanted it is gone"
+_UNWANTED = "the process that requested it is gone"
+# For so long, a worker that knows a job may still come, and no attempt of a job counts before.
+_MOST_WAIT = 24 * 3600.0
+_MOST_DELAY = 30.0
+_MOST_VERSIONS = 1000
+_MOST_COUNTED = 1000
+KEPT_BY = "kept:"
+"""What the key of a call that was handed over begins with."""
 
 
 class JobFunction(Protocol):
@@ -51,7 +74,9 @@ class JobFunction(Protocol):
     @property
     def function(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
     @property
-    def types(self) -> FunctionTypes: ...
+    def types(self) -> FunctionTypes | PickledTypes: ...
+    @property
+    def version(self) -> str: ...
     @property
     def timeout(self) -> float | None: ...
     @property
@@ -64,15 +89,15 @@ class JobFunction(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class RunningJob:
-    """The job that runs in this task, as its function sees it.
+    """The job that runs in the current task.
 
     Attributes:
         name: Its name.
-        key: The name of this call.
-        attempt: How often this call was begun, this time included; not those that were cut by the
-            shutdown of a worker.
-        task_group: A group for what it starts, which ends with it.
-        state: What the lifespan of the app has yielded, where an app runs the worker.
+        key: The key of this call.
+        attempt: How often this call was started, including this time, but not runs that a worker's
+            shutdown cut short.
+        task_group: The job's task group, which ends with it.
+        state: The state that the app's lifespan yielded, if an app runs the worker.
 
     .. versionadded:: 0.1
     """
@@ -96,7 +121,7 @@ class RunningJob:
 
     @property
     def time_left(self) -> float | None:
-        """The seconds until it is cancelled; None if it has no timeout and no deadline.
+        """The seconds until the job is cancelled; None if it has neither timeout nor deadline.
 
         .. versionadded:: 0.1
         """
@@ -109,7 +134,7 @@ _CURRENT: ContextVar[RunningJob | None] = ContextVar("quattro_web.jobs.current",
 
 
 def current_job() -> RunningJob:
-    """Return the job that runs here.
+    """Return the job that runs in the current task.
 
     ::
 
@@ -119,13 +144,14 @@ def current_job() -> RunningJob:
             pages = await tg.gather(fetch(f"{site}/1"), fetch(f"{site}/2"))
 
     Raises:
-        JobsNotRunningError: If none does, as where its function is called as any other.
+        JobsNotRunningError: If no job runs here, for example because its function was called
+            directly.
 
     .. versionadded:: 0.1
     """
     job = _CURRENT.get()
     if job is None:
-        msg = "no job runs here: it is called as an ordinary function, and not with .remote(...)"
+        msg = "no job runs here: the function was called directly, not with .remote(...)"
         raise JobsNotRunningError(msg)
     return job
 
@@ -142,17 +168,30 @@ class _Run:
     job: str
     owner: str
     key: str
+    function: str | None
+    origin: str
+    attempt: int
     is_kept: bool = False
+    since: float = field(default_factory=time.monotonic)
     task: asyncio.Task[Any] | None = None
+    has_begun: bool = False
     reason: str = ""
     is_seen_cancelled: bool = False
     outcome: bytes | None = None
+    timeout: asyncio.Timeout | None = None
+    group: TaskGroup | None = None  # while the function runs, in both
 
     def cancel(self, reason: str) -> None:
         # Once: its clean-up is not cut, whoever has cancelled it first.
         if self.task is not None and not self.reason and not self.task.cancelling():
             self.reason = reason
-            self.task.cancel()
+            if self.group is not None and self.timeout is not None:
+                # Nor by its timeout, or by a child that fails meanwhile: a group which has not
+                # cancelled its body itself would do so then.
+                self.timeout.reschedule(None)
+                self.group.cancel()
+            elif self.has_begun:  # else it would end before it can say what becomes of it
+                self.task.cancel()
 
 
 class JobWorker:
@@ -182,6 +221,8 @@ class JobWorker:
         grace: float,
         clean_up: float,
         state: Mapping[str, Any],
+        signer: Signer | None = None,
+        failures: Counter[tuple[str, str]] | None = None,
     ) -> None:
         self._engine = engine
         self._jobs = jobs
@@ -192,8 +233,12 @@ class JobWorker:
         self._grace = grace
         self._clean_up = clean_up
         self._state = state
+        self._signer = signer or Signer()
+        self._spans = CURRENT.get()
+        self._failures = Counter() if failures is None else failures
         self._runs: dict[asyncio.Task[Any], _Run] = {}
         self._alive: dict[str, float] = {}
+        self._versions_seen: set[tuple[str, str]] = set()
         self._offset = 0.0
         self._slots: EngineWorker | None = None
         self._has_lease = asyncio.Event()
@@ -204,6 +249,13 @@ class JobWorker:
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Run calls until it is cancelled; then finish those that run, within the grace period."""
+        RUNNING_JOBS[self] = self._runs
+        try:
+            await self._serve(ready)
+        finally:
+            del RUNNING_JOBS[self]
+
+    async def _serve(self, ready: Callable[[], None]) -> None:
         async with self._engine.connect() as connection:
             self._connection = connection
             async with connection.worker(self.name, self._jobs, self._run) as worker:
@@ -230,7 +282,10 @@ class JobWorker:
         if self._runs:
             await asyncio.wait(self._runs, timeout=self._clean_up)
         for run in self._runs.values():
-            logger.error("job %s does not end, so its worker does not", escaped(run.job))
+            name = escaped(run.job)
+            logger.error(
+                "job %s does not end, so neither does its worker", name, extra=facts(job=name)
+            )
 
     def _lend(self, count: int) -> None:
         """Take that many calls more at once than before."""
@@ -243,7 +298,7 @@ class JobWorker:
     async def _beat(self, connection: EngineConnection) -> None:
         """Renew the lease, and cancel the calls of those who have died."""
         loop = asyncio.get_running_loop()
-        proved = loop.time()
+        proved, latest_offset = loop.time(), 0.0
         while True:
             begin = loop.time()
             if begin - proved > self._lease and not self._engine.is_local:
@@ -252,17 +307,25 @@ class JobWorker:
             try:
                 async with asyncio.timeout(self._timeout):
                     owners = {run.owner for run in self._runs.values() if run.owner}
-                    renewal = await connection.renew((self.name, ANY_WORKER), self._lease, owners)
+                    since = begin + latest_offset if self._has_lease.is_set() else None
+                    renewal = await connection.renew(
+                        (self.name, ANY_WORKER),
+                        self._lease,
+                        owners,
+                        since=since,
+                        within=self._timeout,
+                    )
                     proved = begin
                     self._has_lease.set()
                     self._offset = renewal.now - (begin + loop.time()) / 2
+                    latest_offset = renewal.now - begin  # a lease is never shorter for it
                     self._alive = dict.fromkeys(renewal.alive, begin)
                     for run in self._runs.values():
                         if run.owner in owners and run.owner not in renewal.alive:
                             run.cancel(_UNWANTED)
                     await self._look(connection)
-            except Exception as exc:  # noqa: BLE001  # whatever it is, it is out of reach
-                logger.warning("the engine of the jobs does not answer: %r", exc)
+            except Exception as exc:  # noqa: BLE001  # whatever it is, it is unreachable
+                logger.warning("the job engine does not answer: %r", exc)
             await asyncio.sleep(max(begin + self._lease / 5 - loop.time(), 0.02))
 
     async def _look(self, connection: EngineConnection) -> None:
@@ -290,23 +353,49 @@ class JobWorker:
     # One call
 
     async def _run(self, delivery: Delivery) -> bytes:
+        """Run a call that was signed as it has to be, and return its outcome, signed."""
+        try:
+            data = self._signer.opened(CALL, delivery.key, delivery.job, delivery.payload)
+        except BadSignatureError as exc:
+            logger.error("a call was rejected: %s", escaped(str(exc)))
+            outcome = self._failure(exc)
+            if delivery.key.startswith(KEPT_BY):
+                # With another key, and not lost: what can't be read is a failure like another one.
+                await self._settle(delivery, {}, outcome)
+                outcome = b""
+        else:
+            outcome = await self._run_opened(delivery, data)
+        return outcome and self._signer.signed(OUTCOME, delivery.key, delivery.job, outcome)
+
+    async def _run_opened(self, delivery: Delivery, data: bytes) -> bytes:
         """Run a call, and return its outcome.
 
         In a task of its own: the engine, a lost lease and a shutdown may each cancel it, and the
         second of them would cut the clean-up that the first has begun.
         """
+        if self._is_ending:  # it has come late: the shutdown would not see it
+            raise HandedBackError
         try:
-            header, arguments = unframe(delivery.payload)
+            header, arguments = unframe(data)
             owner, is_kept = str(header["owner"]), header.get("kept") is True
         except (ValueError, KeyError) as exc:
-            logger.error("a call of another kind was dropped: %s", escaped(repr(exc)))
+            logger.error("a call of an unknown kind was dropped: %s", escaped(repr(exc)))
             return self._failure(exc)
         if is_kept:
             async with self._or_hand_back():
                 if await self._connection.is_settled(delivery.key):
                     return b""  # it was done, by a worker that could not say so any more
-        run = _Run(delivery.job, owner, delivery.key, is_kept=is_kept)
-        filling = self._fill(run, delivery, header.get("deadline"), arguments)
+        job = self._jobs.get(delivery.job)
+        run = _Run(
+            delivery.job,
+            owner,
+            delivery.key,
+            None if job is None else name_of(job.function),
+            origin=str(header.get("origin") or owner or "a program"),
+            attempt=delivery.deliveries,
+            is_kept=is_kept,
+        )
+        filling = self._fill(run, delivery, header, arguments)
         run.task = task = asyncio.create_task(filling, name=f"job {delivery.job}")
         self._runs[task] = run
         try:
@@ -318,7 +407,8 @@ class JobWorker:
         finally:
             del self._runs[task]
         if run.reason and run.reason != _CANCELLED:
-            logger.warning("job %s was cancelled: %s", escaped(run.job), run.reason)
+            name = escaped(run.job)
+            logger.warning("job %s was cancelled: %s", name, run.reason, extra=facts(job=name))
         if run.outcome is None:
             await task  # it was cancelled, or is handed back
         outcome = run.outcome or b""
@@ -328,21 +418,27 @@ class JobWorker:
         return b""
 
     async def _fill(
-        self, run: _Run, delivery: Delivery, deadline: float | None, arguments: bytes
+        self, run: _Run, delivery: Delivery, header: dict[str, Any], arguments: bytes
     ) -> None:
         """Keep the outcome of a call where it can't get lost.
 
         From 3.13 on, a group whose body fails while it is cancelled cancels its task once more: the
         task then ends as cancelled, whatever it returns.
         """
-        run.outcome = await self._outcome(run, delivery, deadline, arguments)
+        run.has_begun = True
+        if run.reason:
+            current_task().cancel()
+        run.outcome = await self._outcome(run, delivery, header, arguments)
 
     async def _outcome(
-        self, run: _Run, delivery: Delivery, deadline: float | None, arguments: bytes
+        self, run: _Run, delivery: Delivery, header: dict[str, Any], arguments: bytes
     ) -> bytes:
         job = self._jobs.get(delivery.job)
         if job is None:
-            return self._failure(UnknownJobError(f"{self.name} knows no job {delivery.job}"))
+            return self._unknown(f"{self.name} knows no job {delivery.job}")
+        difference, runs_it = self._compared(job, header.get("version"))
+        if not runs_it:
+            return self._unknown(difference)
         may_begin_again = job.idempotent or run.is_kept
         if delivery.deliveries > 1 and not may_begin_again:
             return self._failure(WorkerLostError(f"the worker that ran {job.name} has died"))
@@ -353,26 +449,64 @@ class JobWorker:
             if not run.is_kept and not await self._is_wanted(run.owner):
                 # Told all the same: it may have been out of reach for a moment.
                 return self._failure(WorkerLostError(f"{job.name} did not begin: {_UNWANTED}"))
-            args, kwargs = job.types.load_arguments(arguments)
-            result = await self._call(job, delivery, deadline, args, kwargs)
+            try:
+                args, kwargs = job.types.load_arguments(arguments)
+            except Exception as exc:
+                if not difference:
+                    raise
+                return self._unknown(f"{difference}: its arguments do not fit: {exc}", exc)
+            began = time.monotonic()
+            try:
+                trace = header.get("trace")
+                with self._spans.job(job.name, trace, is_handed_over=run.is_kept):
+                    result = await self._call(job, run, header.get("deadline"), args, kwargs)
+            finally:
+                TASK_DURATIONS.observe(time.monotonic() - began, {KIND: "job"})
             body = job.types.dump_result(result)
             if len(body) > self._max_size:
                 msg = f"the result of {job.name} has {len(body)} bytes, of at most {self._max_size}"
                 raise ValueError(msg)
         except asyncio.CancelledError as exc:
-            if not current_task().cancelling():
+            if not (run.reason or current_task().cancelling()):
                 return self._failure(exc)  # of something that it awaited
             if run.reason == _CANCELLED:
                 raise
             if may_begin_again and run.reason != _UNWANTED:
                 raise HandedBackError from None
-            text = f"the worker that ran {job.name} has had to cancel it: {run.reason}"
+            text = f"the worker that ran {job.name} had to cancel it: {run.reason}"
             return self._failure(WorkerLostError(text))
         except HandedBackError:
             raise
         except BaseException as exc:  # noqa: BLE001  # also a SystemExit: it is the caller's
             return self._failure(exc)
-        return frame({"ok": True, "worker": self.name}, body)
+        return frame({"ok": True, "worker": self.name, "version": job.version}, body)
+
+    def _compared(self, job: JobFunction, version: object) -> tuple[str, bool]:
+        """Return how the caller's version of a job is another one, and whether it is run still.
+
+        What was derived from the types says why arguments do not fit, where they do not; what was
+        given says that nothing fits. The log says it once of each.
+        """
+        if not isinstance(version, str) or version in ("", job.version):
+            return "", True
+        theirs = escaped(version)
+        runs_it = version.rpartition("/")[0] == job.version.rpartition("/")[0]
+        seen = self._versions_seen
+        if (job.name, theirs) not in seen and len(seen) < _MOST_VERSIONS:
+            seen.add((job.name, theirs))
+            logger.warning(
+                "a caller has version %s of job %s, and this worker has version %s: it is run %s",
+                theirs,
+                job.name,
+                job.version,
+                "where the arguments fit" if runs_it else "by workers of that version alone",
+                extra=facts(job=job.name),
+            )
+        difference = (
+            f"worker {self.name} has another version of {job.name} ({job.version}, the caller has "
+            f"{theirs})"
+        )
+        return difference, runs_it
 
     @asynccontextmanager
     async def _or_hand_back(self) -> AsyncIterator[None]:
@@ -388,41 +522,62 @@ class JobWorker:
         job, kept = self._jobs.get(delivery.job), None
         if is_failure(outcome):
             origin = escaped(str(header.get("origin") or "a program"))
-            error = json.loads(unframe(outcome)[1])
-            if job is None or delivery.deliveries < job.max_attempts:
-                # One that is unknown may be of a release that is on its way.
+            route = escaped(str(header.get("route") or ""))
+            path = route.partition(" ")[2]  # a field and a metric have no method in it
+            fields = facts(job=escaped(delivery.job), origin=origin, route=path or None)
+            told, data = unframe(outcome)
+            error = json.loads(data)
+            # One that is unknown may be of a release that is on its way.
+            waits = told.get("unknown") is True and (age := _age(header)) < _MOST_WAIT
+            if waits or (job is not None and delivery.deliveries < job.max_attempts):
                 policy = RestartPolicy() if job is None else job.restart
                 delay = policy.delay(delivery.deliveries - 1)
+                if waits:
+                    delay = max(delay, min(age / 4, _MOST_DELAY))
                 logger.warning(
-                    "job %s, handed over by %s, has failed, and is tried again in %.1f s: %s",
+                    "job %s, handed over by %s, has failed, and is retried in %.1f s: %s",
                     escaped(delivery.job),
                     origin,
                     delay,
                     escaped(error["text"]),
+                    extra=fields,
                 )
-                raise HandedBackError(delay, counts=job is not None)
+                raise HandedBackError(delay, counts=not waits)
             logger.error(
-                "job %s, handed over by %s, has failed for good after %d attempts: it is kept\n%s",
+                "job %s, handed over by %s, has failed for good after %d attempts: it is kept"
+                "%s\n%s",
                 escaped(delivery.job),
                 origin,
                 delivery.deliveries,
+                f" (route {route})" if route else "",
                 error.get("traceback", ""),
+                extra=fields,
             )
             about = {"job": delivery.job, "attempts": delivery.deliveries, "at": time.time()}
-            about |= {"origin": header.get("origin"), "type": error["type"], "text": error["text"]}
+            about |= {"origin": header.get("origin"), "route": header.get("route")}
+            about |= {"type": error["type"], "text": error["text"]}
             kept = frame(about, delivery.payload)
+            kept = self._signer.signed(KEPT, delivery.key, "", kept)
         try:
             async with asyncio.timeout(self._timeout):
                 await self._connection.settle(delivery.key, kept)
         except Exception as exc:
             if kept is not None:
                 raise HandedBackError(1.0) from exc
-            logger.warning("%s is done, but could not be noted: %r", escaped(delivery.key), exc)
+            logger.warning(
+                "%s is done, but that could not be recorded: %r", escaped(delivery.key), exc
+            )
+        if kept is not None:
+            pair = (escaped(delivery.job), route)
+            has_room = pair in self._failures or len(self._failures) < _MOST_COUNTED
+            self._failures[pair if has_room else ("", "")] += 1
+            kind = str(error["type"]).replace(":", ".").removeprefix("builtins.")
+            TASK_FAILURES.add("job", kind, path)
 
     async def _call(
         self,
         job: JobFunction,
-        delivery: Delivery,
+        run: _Run,
         deadline: float | None,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -434,21 +589,23 @@ class JobWorker:
         cut = min([*ends, *(end + self._timeout for end in by_caller)], default=None)
         until = min([*ends, *by_caller], default=None)
         token = None
+        results: list[Any] = []
         try:
             async with asyncio.timeout_at(cut) as timeout:
                 async with TaskGroup() as group:
+                    run.timeout, run.group = timeout, group
                     token = _CURRENT.set(
                         RunningJob(
                             name=job.name,
-                            key=delivery.key,
-                            attempt=delivery.deliveries,
+                            key=run.key,
+                            attempt=run.attempt,
                             task_group=group,
                             state=self._state,
                             _until=until,
                             _lend=self._lend,
                         )
                     )
-                    result = await job.function(*args, **kwargs)
+                    results = [await job.function(*args, **kwargs)]
         except BaseExceptionGroup as group_exc:
             # One failure arrives unwrapped, as from a request.
             if len(group_exc.exceptions) == 1:
@@ -459,11 +616,27 @@ class JobWorker:
                 msg = f"{job.name} has taken too long"
                 raise JobTimeoutError(msg) from exc
             raise
-        else:
-            return result
         finally:
+            run.timeout = run.group = None
             if token is not None:
                 _CURRENT.reset(token)
+        if run.reason:
+            raise asyncio.CancelledError
+        if not results:
+            msg = f"{job.name} has cancelled its task group before it had a result"
+            raise RuntimeError(msg)
+        return results[0]
 
-    def _failure(self, exc: BaseException) -> bytes:
-        return frame({"ok": False, "worker": self.name}, dump_error(exc))
+    def _failure(self, exc: BaseException, **more: bool) -> bytes:
+        return frame({"ok": False, "worker": self.name, **more}, dump_error(exc))
+
+    def _unknown(self, text: str, cause: Exception | None = None) -> bytes:
+        exc = UnknownJobError(text)
+        exc.__cause__ = cause
+        return self._failure(exc, unknown=True)
+
+
+def _age(header: Mapping[str, Any]) -> float:
+    """Return the seconds since a call was handed over; many, if that is not known."""
+    at = header.get("at")
+    return time.time() - at if isinstance(at, int | float) else math.inf
