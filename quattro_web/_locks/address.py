@@ -68,7 +68,10 @@ class Address:
                 "%2F for / and %40 for @, and nothing after a password in the query"
             )
             return ConnectionError(msg)
-        if all(self._hide(text) == text for text in _texts(exc, set())):
+        for each in _chain(exc, set()):
+            if getattr(each, "_pgconn", None) is not None:
+                each._pgconn = None  # type: ignore[attr-defined]  # noqa: SLF001  # psycopg's: it has all settings
+        if all(self._hide(text) == text for text in _texts(exc)):
             return exc
         return ConnectionError(f"{name}: {self._hide(str(exc))}")
 
@@ -106,15 +109,21 @@ def is_secret(key: str) -> bool:
     return any(word in key.lower() for word in ("password", "secret", "scram"))
 
 
-def _texts(exc: BaseException | None, seen: set[int]) -> Iterator[str]:
-    """Yield all that an error says, with its notes, its causes, and what it was raised for."""
+def _chain(exc: BaseException | None, seen: set[int]) -> Iterator[BaseException]:
+    """Yield an error, those in it, its causes, and what it was raised for."""
     if exc is None or id(exc) in seen:
         return
     seen.add(id(exc))
-    yield f"{exc}\n{exc!r}"
-    yield from getattr(exc, "__notes__", ())
+    yield exc
     for other in (exc.__cause__, exc.__context__, *getattr(exc, "exceptions", ())):
-        yield from _texts(other, seen)
+        yield from _chain(other, seen)
+
+
+def _texts(exc: BaseException) -> Iterator[str]:
+    """Yield all that an error says, with its notes."""
+    for each in _chain(exc, set()):
+        yield f"{each}\n{each!r}"
+        yield from getattr(each, "__notes__", ())
 
 
 class _HasAddress(Protocol):

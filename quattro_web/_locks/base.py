@@ -1,4 +1,4 @@
-"""The interface of a lock that lets a pump run in one process of many."""
+"""The interface of a lock that lets only one of many processes run a pump."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 class LockLostError(RuntimeError):
-    """A lock is not held any more, or that it is can't be proven.
+    """A lock is no longer held, or it can't be proven that it is.
 
     .. versionadded:: 0.1
     """
@@ -17,12 +17,11 @@ class LockLostError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """The proof of a held lock: a pump with a lock gets it as its parameter ``lease``.
+    """Proof that a lock is held; a pump with a lock gets it as its parameter ``lease``.
 
     Attributes:
-        token: A number that is greater for each holder than for the one before, so that a store can
-            refuse what a former holder writes too late (a fencing token). None if the lock has
-            none.
+        token: A fencing token: a number that grows with each holder, so that a store can reject
+            late writes of a former holder. None if the lock has none.
         holder: Who holds the lock: this process, as ``host:pid``.
 
     .. versionadded:: 0.1
@@ -33,21 +32,23 @@ class Lease:
 
 
 class OnceLock(ABC):
-    """A lock for ``Pump(..., once=...)``. It holds its settings, and makes a claim for each pump.
+    """A lock for ``Pump(..., once=...)``. It has the settings, and creates a claim for each pump.
 
-    The pump runs while the lock is held for sure. It is cancelled when the lock is lost, or when
-    there was no proof for *valid_for* seconds. A new holder waits for *settle* seconds before it
-    starts the pump, unless its claim says that there is no need to: in that time a former one,
-    whose lock was taken from it while it lives, notices and ends its own.
+    The pump runs only while the lock is certainly held. It is cancelled when the lock is lost, or
+    when *valid_for* seconds have passed without a proof. A new holder waits *settle* seconds before
+    it starts the pump, unless its claim says that this is unnecessary: meanwhile a former holder
+    that is still alive notices the loss, and ends its pump.
 
     Attributes:
-        poll: Seconds between two tries to get the lock.
-        heartbeat: Seconds between two proofs that it is held.
-        timeout: Seconds that a try or a proof may take.
-        valid_for: Seconds for which a proof is good, from when it was asked for.
-        settle: Seconds for which a new holder waits.
-        allowance: Seconds that the clean-up of the pump may take after a loss; *settle* and
-            *valid_for* count on it.
+        poll: Seconds between two attempts to take the lock.
+        heartbeat: Seconds between two proofs that the lock is held.
+        timeout: Seconds that an attempt or a proof may take.
+        valid_for: Seconds for which a proof is valid, from when it was requested.
+        settle: Seconds that a new holder waits before it starts the pump.
+        allowance: Seconds that the pump's clean-up may take after a loss; *settle* and *valid_for*
+            rely on it.
+        remembers: Whether its claims can remember when the pump last ran, for the pump's
+            ``catch_up``; such claims have `LockClaim.recall` and `LockClaim.remember`.
 
     .. versionadded:: 0.1
     """
@@ -58,18 +59,21 @@ class OnceLock(ABC):
     valid_for: float = 2.0
     settle: float = 0.0
     allowance: float = 1.0
+    remembers: bool = False
 
     @abstractmethod
     def claim(self, name: str) -> LockClaim:
-        """Return this process's claim to the lock of the pump *name*. It takes nothing yet.
+        """Return this process's claim to the lock of the pump *name*. This does not take the lock
+        yet.
 
         .. versionadded:: 0.1
         """
 
     def key(self, name: str) -> str | None:
-        """Return what tells the lock of the pump *name* from others; None if its name does.
+        """Return what distinguishes the lock of the pump *name* from others; None if the name does.
 
-        Two pumps of an app with one key are a ValueError, since the second would never run.
+        If two pumps of an app have the same key, that is a ValueError, since the second would never
+        run.
 
         .. versionadded:: 0.1
         """
@@ -78,11 +82,11 @@ class OnceLock(ABC):
 
 
 class LockClaim(ABC):
-    """The claim of one process to one lock, taken and given back any number of times.
+    """One process's claim to one lock, which can be acquired and released any number of times.
 
     Attributes:
-        is_settled: Whether no former holder of the lock, as it was taken now, can still run the
-            pump: then the new one does not wait for *settle* seconds.
+        is_settled: Whether no former holder can still be running the pump, as far as the last
+            `acquire` could tell; then the new holder does not wait *settle* seconds.
 
     .. versionadded:: 0.1
     """
@@ -91,40 +95,64 @@ class LockClaim(ABC):
 
     @abstractmethod
     async def acquire(self) -> Lease | None:
-        """Try to take the lock, without waiting for it; None if another holds it.
+        """Try to take the lock without waiting; None if another process holds it.
 
         .. versionadded:: 0.1
         """
 
     @abstractmethod
     async def prove(self) -> None:
-        """Prove that it is still held, and keep it.
+        """Prove that the lock is still held, and renew it.
 
         Raises:
-            LockLostError: If it is not. Any other error means that it could not be told now.
+            LockLostError: If the lock is not held. Any other error means that this could not be
+                determined now.
 
         .. versionadded:: 0.1
         """
 
     def settled(self) -> None:  # noqa: B027  # most locks have nowhere to note it
-        """Take note that a former holder has ended: the new one has waited for *settle* seconds.
+        """Note that any former holder has ended: the new one has waited *settle* seconds.
 
         .. versionadded:: 0.1
         """
 
     @abstractmethod
     async def release(self) -> None:
-        """Give it back, whether it is held or not, with whatever connection there is to it.
+        """Release the lock, whether held or not, and close any connection to it.
 
         .. versionadded:: 0.1
         """
 
     async def holder(self) -> str | None:
-        """Return who holds it, as ``host:pid``; None if that is not known.
+        """Return who holds the lock, as ``host:pid``; None if unknown.
 
         .. versionadded:: 0.1
         """
         return None
+
+    async def recall(self) -> str | None:
+        """Return the text that the last holder left; None if there is none.
+
+        Called while the lock is held.
+
+        .. versionadded:: 0.1
+        """
+        raise NotImplementedError
+
+    async def remember(self, text: str) -> None:
+        """Store one line of text for the next holder, as durably as possible.
+
+        Args:
+            text: The text; it replaces the previous one.
+
+        Raises:
+            LockLostError: If the lock is no longer held. Then nothing is stored, so that this
+                process can't overwrite the text of a later holder.
+
+        .. versionadded:: 0.1
+        """
+        raise NotImplementedError
 
 
 def this_process() -> str:

@@ -29,38 +29,42 @@ class FileLock(OnceLock):
 
         Pump(clean_up, once=FileLock())
 
-    It is a lock on a file, which the kernel takes back when its holder dies, however it dies: then
-    another process takes over within *poll* seconds. A process that was forked off the holder, and
-    runs on without having called exec, keeps it.
+    The lock is on a file. The kernel releases it when its holder dies, however it dies, and another
+    process takes over within *poll* seconds. A process that the holder forked, and that keeps
+    running without calling exec, keeps the lock.
 
-    A file that is removed while it is locked protects nothing any more: its holder notices within
-    *heartbeat* seconds, half a second or *poll*, and ends the pump. So whoever has made the file
-    anew waits for ``2 * heartbeat + allowance`` seconds before it starts the pump, at the first
-    start on a host too.
+    Removing the file while it is locked breaks the lock: its holder notices within *heartbeat*
+    seconds (half a second, or *poll* if that is shorter), and ends the pump. So a process that has
+    just created the file waits ``2 * heartbeat + allowance`` seconds before it starts the pump,
+    also at the first start on a host.
 
-    The fencing token is the time of the host in microseconds, or one more than the last: it grows
-    also when the file, or what was noted beside it, is lost.
+    The fencing token is the host's time in microseconds, or one more than the last token. So it
+    grows even if the file, or the note beside it, is lost.
+
+    For ``catch_up``, the time of the pump's last run is noted beside the file. Without a *path*, a
+    reboot of the host removes both.
 
     Args:
-        path: The file, for one pump. It must be on a file system of this host, and belong to the
-            user who runs the app, or to the owner of its directory; a link is refused. None means
-            one of its own for each pump of each app, in the directory that the platform has for
-            what a user's programs keep while they run (``$XDG_RUNTIME_DIR``, ``/run/user/1000``
-            or a private one beside the temporary files; see platformdirs): processes of one app
-            are those of one user that run in the same working directory with the same *app*.
-        app: A name, to tell this app from others that run in the same directory.
-        poll: After how many seconds those that wait try again.
-        allowance: Seconds that the clean-up of the pump may take after a loss.
+        path: The file, for one pump. It must be on a local file system, and belong to the user who
+            runs the app or to the owner of its directory; a link is refused. None means a separate
+            file for each pump of each app, in the user's runtime directory (``$XDG_RUNTIME_DIR``,
+            ``/run/user/1000`` or a private directory beside the temporary files; see platformdirs).
+            Processes belong to the same app if they run as the same user in the same working
+            directory with the same *app*.
+        app: A name that distinguishes this app from others in the same directory.
+        poll: How many seconds waiting processes sleep between attempts.
+        allowance: Seconds that the pump's clean-up may take after the lock is lost.
 
     Raises:
-        TypeError: If *path* is no path, *app* no string, or one of the times no number.
-        ValueError: If one of the times is not positive and finite.
+        TypeError: If *path* is not a path, *app* is not a string, or a duration is not a number.
+        ValueError: If a duration is not positive and finite.
 
     .. versionadded:: 0.1
     """
 
     timeout: float = 5.0
     valid_for: float = 10.0
+    remembers: bool = True
 
     def __init__(
         self,
@@ -95,8 +99,9 @@ class FileLock(OnceLock):
 class _FileClaim(LockClaim):
     """A claim to a lock on a file.
 
-    Beside the file are notes: who has it, the last token, and for which file a holder has waited
-    until the pump had ended that a holder of a former file, removed by somebody, may have run.
+    Beside the file are notes: who has it, the last token, when the pump was last run, and for which
+    file a holder has waited until the pump had ended that a holder of a former file, removed by
+    somebody, may have run.
 
     Args:
         given: The file; None means one in the user's directory.
@@ -110,6 +115,7 @@ class _FileClaim(LockClaim):
         self._lock: _Lock | None = None
         self._identity: list[int] | None = None
         self._token = 0
+        self._done: str | None = None
 
     async def acquire(self) -> Lease | None:
         path = self._path = self._find()
@@ -133,7 +139,8 @@ class _FileClaim(LockClaim):
         # While a former holder lives, it has its file open, and no other gets that one's number.
         notes = self._read()
         self.is_settled = notes.get("settled") == self._identity
-        last = notes.get("token")
+        last, done = notes.get("token"), notes.get("done")
+        self._done = done if isinstance(done, str) else None
         self._token = max(time.time_ns() // 1000, last + 1 if isinstance(last, int) else 0)
         self._write()
         return Lease(token=self._token, holder=this_process())
@@ -144,7 +151,7 @@ class _FileClaim(LockClaim):
             raise LockLostError(msg)
         # The directory of a login's session comes and goes: all have to agree on another then.
         if (path := self._find()) != self._path:
-            msg = f"its file {self._path} is not the one that others take now, {path}"
+            msg = f"its file {self._path} is not the one that others use now, {path}"
             raise LockLostError(msg)
         # That is the proof. Programs that clean up temporary directories spare young files.
         with contextlib.suppress(OSError):
@@ -171,6 +178,16 @@ class _FileClaim(LockClaim):
         holder = self._read().get("holder")
         return holder if isinstance(holder, str) else None
 
+    async def recall(self) -> str | None:
+        return self._done
+
+    async def remember(self, text: str) -> None:
+        if not self._is_there():
+            msg = f"its file {self._path} was removed or replaced"
+            raise LockLostError(msg)
+        self._done = text
+        self._write()
+
     @property
     def _notes(self) -> Path:
         return self._path.with_name(self._path.name + ".json")
@@ -196,7 +213,12 @@ class _FileClaim(LockClaim):
 
     def _write(self) -> None:
         settled = self._identity if self.is_settled else None
-        notes = {"token": self._token, "holder": this_process(), "settled": settled}
+        notes = {
+            "token": self._token,
+            "holder": this_process(),
+            "settled": settled,
+            "done": self._done,
+        }
         # Whoever knew its name could have put a link there.
         descriptor, fresh = tempfile.mkstemp(prefix=f"{self._notes.name}.", dir=self._path.parent)
         try:
@@ -219,7 +241,7 @@ def _own_directory() -> Path:
     try:
         directory = user_runtime_path("quattro-web", appauthor=False, ensure_exists=True)
     except OSError as exc:
-        msg = f"FileLock finds no directory of this user's, so give it a path in one: {exc}"
+        msg = f"FileLock finds no directory of this user, so give it a path in one: {exc}"
         raise PermissionError(msg) from exc
     if sys.platform != "win32":  # pragma: no branch - nobody else writes there on Windows
         descriptor = _open_own(directory, os.O_RDONLY | os.O_DIRECTORY)
@@ -270,7 +292,7 @@ def _check(path: Path, found: os.stat_result) -> None:
     if not stat.S_ISDIR(found.st_mode):
         own.add(path.parent.stat().st_uid)
         if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
-            raise _refusal(path, "is no regular file, or has a second name")
+            raise _refusal(path, "is not a regular file, or has a second name")
     if found.st_uid not in own:
         raise _refusal(path, f"belongs to another user (uid {found.st_uid}, not {os.geteuid()})")
 

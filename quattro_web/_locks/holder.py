@@ -1,4 +1,4 @@
-"""How a pump runs in one process of many: getting the lock, keeping it, losing it, releasing it."""
+"""How a pump runs in one of many processes: taking the lock, keeping, losing and releasing it."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from quattro_core import TaskGroup
-from quattro_web._locks.base import Lease, LockLostError, OnceLock
+from quattro_web._locks.base import Lease, LockClaim, LockLostError, OnceLock
 from quattro_web._util.escaping import escaped
 from quattro_web._util.exceptions import message_of, text_of
+from quattro_web._util.facts import facts
 
 T = TypeVar("T")
 
 logger = logging.getLogger("quattro_web")
 
-# Seconds between the first two warnings that a lock is out of reach; each further one comes after
+# Seconds between the first two warnings that a lock is unreachable; each further one comes after
 # twice the time.
 FIRST_PAUSE = 60.0
 LONGEST_PAUSE = 600.0
@@ -33,7 +36,7 @@ class OnceState:
         is_settling: Whether this process holds it, and gives a former holder the time to end.
         holder: Who holds it, where that is known.
         token: The fencing token, if this process holds it.
-        error: Why nothing is known: the lock is out of reach, or was just lost.
+        error: Why nothing is known: the lock is unreachable, or was just lost.
     """
 
     is_held: bool = False
@@ -47,9 +50,56 @@ class OnceState:
 Report = Callable[[OnceState], None]
 
 
-async def run_once(
-    lock: OnceLock, name: str, function: Callable[[Lease], Awaitable[None]], *, report: Report
-) -> None:
+class LastRun:
+    """When a pump was last run, remembered where its lock lives, as long as that is held.
+
+    Args:
+        claim: The claim to the lock.
+        name: The name of the pump.
+        within: Awaits a call of the claim, for as long as that may take.
+
+    Attributes:
+        is_empty: Whether nothing is remembered.
+    """
+
+    def __init__(
+        self,
+        claim: LockClaim,
+        name: str,
+        within: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]],
+    ) -> None:
+        self._claim = claim
+        self._name = name
+        self._within = within
+        self.is_empty = False
+
+    async def read(self) -> float | None:
+        """Return its Unix time; None if that is not known."""
+        try:
+            text = await self._within(self._claim.recall())
+            self.is_empty = text is None
+            return None if text is None else datetime.fromisoformat(text).timestamp()
+        except Exception as exc:  # noqa: BLE001  # the pump is run at its next time all the same
+            self._failed("it is unknown when pump %s last ran: %s", exc)
+            return None
+
+    async def write(self, moment: float) -> None:
+        """Take note of its Unix time."""
+        text = datetime.fromtimestamp(moment, UTC).isoformat()
+        try:
+            await self._within(self._claim.remember(text))
+        except Exception as exc:  # noqa: BLE001  # whoever is next may do it again
+            self._failed("the run of pump %s could not be recorded, and may be repeated: %s", exc)
+
+    def _failed(self, message: str, exc: Exception) -> None:
+        why = _in_a_line(text_of(exc))
+        logger.error(message, self._name, why, extra=facts(pump=self._name))
+
+
+LeasedFunction = Callable[[Lease, LastRun], Awaitable[None]]
+
+
+async def run_once(lock: OnceLock, name: str, function: LeasedFunction, *, report: Report) -> None:
     """Run *function* whenever this process holds a lock, until it returns or raises.
 
     When the lock is lost the function is cancelled, and runs again when this process has the lock
@@ -58,7 +108,7 @@ async def run_once(
     Args:
         lock: The lock.
         name: The name of the pump, and of its lock.
-        function: It gets the lease.
+        function: It gets the lease, and when it was last run.
         report: Called with each new state of the lock.
     """
     holder = _Holder(lock, name, report)
@@ -89,7 +139,7 @@ class _Holder:
         self._late: asyncio.TimerHandle | None = None
         self._log = _LockLog(name)
 
-    async def run(self, function: Callable[[Lease], Awaitable[None]]) -> bool:
+    async def run(self, function: LeasedFunction) -> bool:
         """Get the lock, and run *function*. Returns whether that has ended by itself."""
         failure: BaseException | None = None
         try:
@@ -97,14 +147,26 @@ class _Holder:
             await self._settle(lease)
             self.set_state(OnceState(is_held=True, holder=lease.holder, token=lease.token))
             holder = escaped(lease.holder)
-            logger.info("pump %s runs here, as %s, token %s", self._name, holder, lease.token)
+            logger.info(
+                "pump %s runs here, as %s, token %s",
+                self._name,
+                holder,
+                lease.token,
+                extra=facts(pump=self._name, holder=holder),
+            )
             failure = await self._hold(function, lease)
         except LockLostError as exc:  # never the function's own: that is a failure
-            logger.warning("pump %s has lost its lock: %s", self._name, _in_a_line(message_of(exc)))
+            why = _in_a_line(message_of(exc))
+            fields = facts(pump=self._name)
+            logger.warning("pump %s has lost its lock: %s", self._name, why, extra=fields)
             self.set_state(OnceState(error=exc))
             return False
         finally:
-            await self._release()
+            try:
+                await self._release()
+            except asyncio.CancelledError:
+                if failure is None:
+                    raise
         try:
             if failure is not None:
                 raise failure
@@ -151,11 +213,10 @@ class _Holder:
             await self._prove()
         self._claim.settled()
 
-    async def _hold(
-        self, function: Callable[[Lease], Awaitable[None]], lease: Lease
-    ) -> BaseException | None:
+    async def _hold(self, function: LeasedFunction, lease: Lease) -> BaseException | None:
         """Run *function* while the lock is held. Returns what it has raised."""
-        call = _LeasedCall(function, lease)
+        within = partial(self._within, self._lock.timeout)
+        call = _LeasedCall(partial(function, lease, LastRun(self._claim, self._name, within)))
         try:
             async with TaskGroup() as group:
                 group.create_background_task(self._beat(), name=f"lock of {self._name}")
@@ -164,7 +225,9 @@ class _Holder:
         except BaseExceptionGroup as failed:  # of the beat alone
             if call.failure is None:
                 raise failed.exceptions[0] from None
-            logger.warning("pump %s has lost its lock, and failed", self._name, exc_info=failed)
+            fields = facts(pump=self._name)
+            message = "pump %s has lost its lock, and failed"
+            logger.warning(message, self._name, exc_info=failed, extra=fields)
         except asyncio.CancelledError:
             if call.failure is None:
                 raise
@@ -232,13 +295,18 @@ class _Holder:
         except Exception as exc:  # noqa: BLE001  # the lock ends without it
             if not self._log.is_unreachable:
                 why = _in_a_line(text_of(exc))
-                logger.warning("the lock of pump %s was not released: %s", self._name, why)
+                fields = facts(pump=self._name)
+                logger.warning(
+                    "the lock of pump %s was not released: %s", self._name, why, extra=fields
+                )
 
     def _too_late(self) -> None:
         logger.critical(
-            "pump %s still runs %g s after it has lost its lock: another process may run it too",
+            "pump %s is still running %g s after it lost its lock: another process may be running "
+            "it too",
             self._name,
             self._lock.allowance,
+            extra=facts(pump=self._name, seconds=self._lock.allowance),
         )
 
 
@@ -252,14 +320,13 @@ class _LeasedCall:
         failure: What the function has raised, other than as the answer to a cancellation.
     """
 
-    def __init__(self, function: Callable[[Lease], Awaitable[None]], lease: Lease) -> None:
+    def __init__(self, function: Callable[[], Awaitable[None]]) -> None:
         self._function = function
-        self._lease = lease
         self.failure: BaseException | None = None
 
     async def run(self) -> None:
         try:
-            await self._function(self._lease)
+            await self._function()
         except asyncio.CancelledError:
             raise
         except BaseException as exc:  # noqa: BLE001  # it is raised where the group has ended
@@ -267,7 +334,7 @@ class _LeasedCall:
 
 
 class _LockLog:
-    """Tells the log that another process holds a lock, or that it is out of reach.
+    """Tells the log that another process holds a lock, or that it is unreachable.
 
     Args:
         name: The name of the pump.
@@ -286,34 +353,38 @@ class _LockLog:
         return self._unreachable_since is not None
 
     def unreachable(self, exc: Exception, now: float) -> None:
-        """Tell that it is out of reach: at once, and again in growing intervals."""
+        """Tell that it is unreachable: at once, and again in growing intervals."""
         why = _in_a_line(text_of(exc))
         if self._unreachable_since is None:
             self._unreachable_since, self._pause = now, FIRST_PAUSE
-            logger.warning("the lock of pump %s is out of reach: %s", self._name, why)
+            fields = facts(pump=self._name)
+            logger.warning("the lock of pump %s is unreachable: %s", self._name, why, extra=fields)
         elif now < self._next:
             return
         else:
             self._pause = min(2 * self._pause, LONGEST_PAUSE)
             logger.warning(
-                "the lock of pump %s is out of reach for %.0f minutes now: %s",
+                "the lock of pump %s has been unreachable for %.0f minutes: %s",
                 self._name,
                 (now - self._unreachable_since) / 60,
                 why,
+                extra=facts(pump=self._name, seconds=now - self._unreachable_since),
             )
         self._next = now + self._pause
 
     def reached(self) -> None:
         """Tell that it is within reach, if it was not."""
         if self.is_unreachable:
-            logger.info("the lock of pump %s is within reach again", self._name)
+            fields = facts(pump=self._name)
+            logger.info("the lock of pump %s is reachable again", self._name, extra=fields)
         self._unreachable_since = None
 
     def stands_by(self, holder: str | None) -> None:
         """Tell who holds it: once, until this process has held it."""
         if not self._stands_by:
             who = holder or "another process"
-            logger.info("pump %s stands by: its lock is held by %s", self._name, who)
+            fields = facts(pump=self._name, holder=who)
+            logger.info("pump %s stands by: its lock is held by %s", self._name, who, extra=fields)
         self._stands_by = True
 
     def acquired(self) -> None:

@@ -1,7 +1,8 @@
-"""Connections to PostgreSQL, by either of two drivers."""
+"""Connections to PostgreSQL, with either of two drivers."""
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import Any
@@ -26,6 +27,7 @@ class PostgresSession(ABC):
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: Any = None
+        self._turn = asyncio.Lock()  # asyncpg has one query at a time
         self.address = Address(dsn, self.secrets_of(dsn))
 
     @staticmethod
@@ -41,9 +43,9 @@ class PostgresSession(ABC):
             raise TypeError(msg)
         if not cls.understands(dsn):
             msg = (  # it is not shown, since it may have a password
-                f"dsn is nothing that {cls.driver} understands: it must be such as "
-                "postgresql://user:password@host:5432/database, with each special character of "
-                "the password in its percent-encoded form"
+                f"dsn is not a URL that {cls.driver} understands: it must "
+                "be like postgresql://user:password@host:5432/database, with special "
+                "characters in the password percent-encoded"
             )
             raise ValueError(msg)
 
@@ -60,13 +62,14 @@ class PostgresSession(ABC):
 
     @cleaned
     async def open(self, name: str) -> None:
-        """Connect, with a name that others see."""
+        """Connect, with a name of at most 63 characters that others see."""
         await self._open(name)
 
     @cleaned
-    async def value(self, query: str, *arguments: int) -> Any:
+    async def value(self, query: str, *arguments: int | str) -> Any:
         """Return the first value that a query finds; None if it finds none."""
-        return await self._value(query, *arguments)
+        async with self._turn:
+            return await self._value(query, *arguments)
 
     @cleaned
     async def close(self) -> None:
@@ -77,7 +80,7 @@ class PostgresSession(ABC):
     async def _open(self, name: str) -> None: ...
 
     @abstractmethod
-    async def _value(self, query: str, *arguments: int) -> Any: ...
+    async def _value(self, query: str, *arguments: int | str) -> Any: ...
 
     @abstractmethod
     async def _close(self) -> None: ...
@@ -98,10 +101,10 @@ class _AsyncpgSession(PostgresSession):
 
     async def _open(self, name: str) -> None:
         asyncpg = import_module("asyncpg")
-        settings = {"application_name": name[:63], **_KEEPALIVES}
+        settings = {"application_name": name, **_KEEPALIVES}
         self._connection = await asyncpg.connect(self._dsn, server_settings=settings)
 
-    async def _value(self, query: str, *arguments: int) -> Any:
+    async def _value(self, query: str, *arguments: int | str) -> Any:
         return await self._connection.fetchval(query, *arguments)
 
     async def _close(self) -> None:
@@ -136,14 +139,14 @@ class _PsycopgSession(PostgresSession):
         psycopg = import_module("psycopg")
         options = " ".join(f"-c {key}={value}" for key, value in _KEEPALIVES.items())
         self._connection = await psycopg.AsyncConnection.connect(
-            self._dsn, autocommit=True, application_name=name[:63], options=options
+            self._dsn, autocommit=True, application_name=name, options=options
         )
 
-    async def _value(self, query: str, *arguments: int) -> Any:
+    async def _value(self, query: str, *arguments: int | str) -> Any:
         for number in range(len(arguments), 0, -1):
             query = query.replace(f"${number}", "%s")
         cursor = await self._connection.execute(query, arguments or None)
-        row = await cursor.fetchone()
+        row = await cursor.fetchone() if cursor.description else None
         return row and row[0]
 
     async def _close(self) -> None:

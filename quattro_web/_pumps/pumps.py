@@ -11,7 +11,7 @@ FunctionT = TypeVar("FunctionT", bound=PumpFunction)
 
 
 class Pumps:
-    """A collection of pumps, filled by decorators wherever they are defined.
+    """A collection of pumps, which decorators fill wherever the pumps are defined.
 
     ::
 
@@ -25,7 +25,7 @@ class Pumps:
     The app runs every pump that is added before it starts up.
 
     Args:
-        pumps: Async functions, or pumps, to begin with.
+        pumps: Async functions or `Pump` objects to begin with.
 
     .. versionadded:: 0.1
     """
@@ -41,12 +41,12 @@ class Pumps:
             self.add(pump)
 
     def add(self, pump: Pump | PumpFunction) -> None:
-        """Add a pump, or an async function that becomes one.
+        """Add a pump, or an async function as a pump.
 
         Raises:
-            RuntimeError: If the app has started up: it would never run.
-            TypeError: If it is not a function, or takes other arguments than a pump gets.
-            ValueError: If the collection has one of this name.
+            RuntimeError: If the app has already started: the pump would never run.
+            TypeError: If it is not a function, or takes arguments that a pump does not get.
+            ValueError: If the collection already has a pump of this name.
 
         .. versionadded:: 0.1
         """
@@ -56,12 +56,12 @@ class Pumps:
         self._own.append(added)
 
     def include(self, pumps: Pumps) -> None:
-        """Include another collection, with what is added to it later, too.
+        """Include another collection, and whatever is added to it later.
 
         Raises:
             RuntimeError: If the app has started up.
             TypeError: If it is not a collection.
-            ValueError: If the two have a name in common, or if one includes the other already.
+            ValueError: If both have a pump of the same name, or if one already includes the other.
 
         .. versionadded:: 0.1
         """
@@ -84,12 +84,12 @@ class Pumps:
     def pump(self, function: Any = None, /, **options: Any) -> Any:  # type: ignore[misc]
         """Add the decorated function as a pump: ``@pumps.pump``, or with the options of `Pump`.
 
-        It returns the function itself.
+        Returns the function itself.
 
         Raises:
-            RuntimeError: If the app has started up: it would never run.
+            RuntimeError: If the app has already started: the pump would never run.
             TypeError: As `Pump` does.
-            ValueError: As `Pump` does, and if the collection has one of this name.
+            ValueError: As `Pump` does, and if the collection already has a pump of this name.
 
         .. versionadded:: 0.1
         """
@@ -122,7 +122,7 @@ class Pumps:
 
     def _check_open(self, added: object) -> None:
         if self._is_frozen:
-            msg = f"{added!r} comes too late, the app has started: import its module before"
+            msg = f"{added!r} comes too late, the app has started: import its module earlier"
             raise RuntimeError(msg)
 
 

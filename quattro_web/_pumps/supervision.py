@@ -13,10 +13,15 @@ from quattro_web._pumps.pump import Pump, unique_names
 from quattro_web._pumps.run import PumpRun
 from quattro_web._shutdown.state import Shutdown, ShutdownEvent
 from quattro_web._util.asyncio import current_task, is_cancelled, is_closed, is_ctrl_c
+from quattro_web._util.counts import TASK_FAILURES, error_type
 from quattro_web._util.exceptions import add_note, exc_info_of
+from quattro_web._util.facts import facts
+from quattro_web._util.spans import Spans
 from quattro_web._util.task_stacks import where
 
 logger = logging.getLogger("quattro_web")
+
+_PUMP = "pump "
 
 
 class PumpSupervision:
@@ -47,6 +52,7 @@ class PumpSupervision:
         self._starts = starts
         self.runs: tuple[PumpRun, ...] = ()
         self.not_started: tuple[PumpRun, ...] = ()
+        self.spans: Spans = Spans()
         self._tasks: dict[asyncio.Task[None], PumpRun] = {}
         self._startup: PumpStartup | None = None
         self._supervisor: asyncio.Task[Any] | None = None
@@ -74,7 +80,9 @@ class PumpSupervision:
         """Start them, in the group, whose task calls this."""
         self._supervisor = asyncio.current_task()
         for run in self.runs:
-            task = self._group.create_background_task(self._run(run), name=f"pump {run.name}")
+            task = self._group.create_background_task(
+                self._run(run), name=f"pump {run.name}", context=self.spans.without_span()
+            )
             self._tasks[task] = run
 
     async def wait_ready(self) -> None:
@@ -82,6 +90,11 @@ class PumpSupervision:
         assert self._startup is not None
         await self._startup.wait()
         self._startup = None
+
+    def startup_failed(self) -> None:
+        """Take note that the app does not start: the errors of pumps come too late to tell why."""
+        if self._startup is not None:
+            self._startup.has_failed = True
 
     def group_ended(self, cause: BaseException) -> None:
         """Take note that the group has ended before its time, and every pump with it."""
@@ -97,10 +110,16 @@ class PumpSupervision:
         )
         if late:
             logger.error(
-                "the shutdown waits no longer for the clean-up of %s",
+                "the shutdown no longer waits for the clean-up of %s",
                 "; ".join(self.still_running()),
             )
         return not late
+
+    def task_of(self, run: PumpRun) -> asyncio.Task[None] | None:
+        """Return the task of a pump; None if it has ended, or has not begun."""
+        found = (task for task, its_run in tuple(self._tasks.items()) if its_run is run)
+        task = next(found, None)
+        return None if task is None or task.done() else task
 
     @property
     def is_starting(self) -> bool:
@@ -137,7 +156,9 @@ class PumpSupervision:
             raise
         except TaskReturnedError as exc:
             if self._shutdown.has_begun:
-                logger.info("%s has returned, as the app shuts down", what)
+                logger.info(
+                    "%s returned while the app was shutting down", what, extra=facts(pump=run.name)
+                )
             else:
                 self._failed(what, exc, is_ended=self._is_ended_by_us and is_cancelled())
         except BaseException as exc:  # it is logged, and raised at the end
@@ -154,19 +175,18 @@ class PumpSupervision:
         return self._is_ending or (supervisor is not None and bool(supervisor.cancelling()))
 
     def _failed(self, what: str, exc: BaseException, *, is_ended: bool = False) -> None:
+        TASK_FAILURES.add("pump", error_type(exc), None)
         if self._startup is not None:
             if not self._startup.fail(exc, what):
-                logger.error(
-                    "%s failed as well, before the start-up", what, exc_info=exc_info_of(exc)
-                )
+                logger.error("%s failed as well, before the start-up", what, **_told(what, exc))
         elif is_ended:
-            logger.error("%s failed while it was being ended", what, exc_info=exc_info_of(exc))
+            logger.error("%s failed while it was being stopped", what, **_told(what, exc))
             self._failures.append(exc)
         elif self._shutdown.has_begun:
-            logger.error("%s failed during the shutdown", what, exc_info=exc_info_of(exc))
+            logger.error("%s failed during the shutdown", what, **_told(what, exc))
             self._failures.append(exc)
         else:
-            logger.critical("%s failed: the server has to stop", what, exc_info=exc_info_of(exc))
+            logger.critical("%s failed: the server must stop", what, **_told(what, exc))
             # The error is in the log already. That there was one comes out of the lifespan as well,
             # and sets the exit status where the server has one for it.
             self._failures.append(
@@ -180,15 +200,25 @@ class PumpSupervision:
         return self._has_stopped_server
 
 
+def _told(what: str, exc: BaseException) -> dict[str, Any]:
+    """Return what a log entry of a failure has besides its text."""
+    name = what.removeprefix(_PUMP) if what.startswith(_PUMP) else None
+    return {"exc_info": exc_info_of(exc), "extra": facts(pump=name)}
+
+
 class PumpStartup:
     """Waits until an app's pumps are ready, or one of them has failed.
 
     Args:
         pumps: The pumps.
         shutdown: Set if the server is asked to stop meanwhile.
+
+    Attributes:
+        has_failed: Whether it is known what lets the start-up fail.
     """
 
     def __init__(self, pumps: Iterable[PumpRun], shutdown: ShutdownEvent) -> None:
+        self.has_failed = False
         self._declared = [pump for pump in pumps if pump.declares_ready]
         self._shutdown = shutdown
         self._failed = asyncio.Event()
@@ -196,8 +226,9 @@ class PumpStartup:
 
     def fail(self, exc: BaseException, what: str) -> bool:
         """Let the start-up fail with the error of a pump. Returns whether it was the first."""
-        if self._error is not None:
+        if self.has_failed:
             return False
+        self.has_failed = True
         self._error = exc
         self._failed.set()
         add_note(exc, f"raised by {what}, before the app has started")
@@ -218,7 +249,9 @@ class PumpStartup:
                 for pump in self._declared:
                     group.create_task(pump.wait_ready(), name=f"start-up of {pump.name}")
         except ExceptionGroup as failed:
-            raise failed.exceptions[0] from None  # the first tells why, the others follow from it
+            # That of a pump tells more than that it is not ready; otherwise, the others follow from
+            # the first.
+            raise (self._error or failed.exceptions[0]) from None
 
     async def _fail(self) -> None:
         await self._failed.wait()

@@ -14,12 +14,14 @@ class Service:
 
     Attributes:
         owner: The claim that holds it.
+        text: What the last holder has left.
         answers: Awaited before each answer: it may wait, or raise.
     """
 
     def __init__(self) -> None:
         self.owner: Claim | None = None
         self.tokens = 0
+        self.text: str | None = None
         self.log: list[str] = []
         self.answers: Callable[[str], Awaitable[Any]] | None = None
 
@@ -49,6 +51,7 @@ class Lock(OnceLock):
     valid_for = 6.0
     settle = 0.0
     allowance = 1.0
+    remembers = True
 
     def __init__(self, service: Service, process: str, **times: float) -> None:
         self.service = service
@@ -91,3 +94,12 @@ class Claim(LockClaim):
     async def holder(self) -> str | None:
         await self._answer("holder")
         return None if self._service.owner is None else self._service.owner._process
+
+    async def recall(self) -> str | None:
+        await self._answer("recall")
+        return self._service.text
+
+    async def remember(self, text: str) -> None:
+        await self._answer("remember")
+        assert self._service.owner is self
+        self._service.text = text

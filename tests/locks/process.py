@@ -38,7 +38,7 @@ class Process:
     def note(self, what: str) -> None:
         self.log.append(f"{asyncio.get_running_loop().time():g} {self.name} {what}")
 
-    async def pump(self, lease: Lease) -> None:
+    async def pump(self, lease: Lease, last_run: object) -> None:
         self.note(f"begins with {lease.token}")
         try:
             await self.work()

@@ -83,7 +83,7 @@ def test_apps_that_share_a_database(
 )
 def test_dsn_that_is_none(driver: Any, dsn: str) -> None:
     """A7: What can't be a DSN is an error where the lock is made, which shows no password."""
-    with pytest.raises(ValueError, match=f"dsn is nothing that {driver} understands") as caught:
+    with pytest.raises(ValueError, match=f"dsn is not a URL that {driver} understands") as caught:
         PostgresLock(dsn, driver=driver)
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
@@ -108,7 +108,7 @@ def test_dsn_that_is_one(driver: Any, dsn: str) -> None:
 @pytest.mark.parametrize("url", ["nonsense", "http://host", "redis://:my/secret@host", ""])
 def test_url_that_is_none(url: str) -> None:
     """A7: What can't be a URL of Redis is an error where the lock is made."""
-    with pytest.raises(ValueError, match="redis is no URL of Redis") as caught:
+    with pytest.raises(ValueError, match="redis is not a Redis URL") as caught:
         RedisLock(url)
     assert "secret" not in str(caught.value)
     assert caught.value.__context__ is None

@@ -100,7 +100,7 @@ def test_odd_end_can_be_let_go(
         assert life.error is None
 
     run(main())
-    assert "pump work failed, and is let go" in caplog.text
+    assert "pump work failed, and is not restarted" in caplog.text
 
 
 @pytest.mark.parametrize("error", [SystemExit, KeyboardInterrupt, GeneratorExit, LockLostError])
@@ -141,6 +141,32 @@ def test_cancellation_that_the_pump_answers_with_an_error() -> None:
         with pytest.raises(ZeroDivisionError):
             await one.task
         assert service.owner is None
+
+    play(scene)
+
+
+def test_failure_whose_lock_is_still_being_given_back() -> None:
+    """A3, A7: A pump that has failed, and is told to end while its lock is being given back, has
+    failed with its own error."""
+
+    async def scene(service: Service, log: list[str]) -> None:
+        one = Process(service, "one", log)
+
+        async def work() -> None:
+            await asyncio.sleep(1)
+            raise ZeroDivisionError
+
+        async def slow(what: str) -> None:
+            if what == "release":
+                await asyncio.sleep(0.5)
+
+        one.work = work
+        service.answers = slow
+        await asyncio.sleep(1.2)
+        assert not one.task.done()
+        one.task.cancel()
+        with pytest.raises(ZeroDivisionError):
+            await one.task
 
     play(scene)
 

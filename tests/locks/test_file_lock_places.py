@@ -129,7 +129,7 @@ def test_other_directory_than_before(
     async def then(claim: Any) -> None:
         await claim.prove()
         monkeypatch.setenv("XDG_RUNTIME_DIR", str(later))
-        with pytest.raises(LockLostError, match="is not the one that others take now"):
+        with pytest.raises(LockLostError, match="is not the one that others use now"):
             await claim.prove()
         await claim.release()
         assert await claim.acquire() is not None
@@ -189,7 +189,7 @@ def test_links_that_come_later(tmp_path: Path, victim: Path) -> None:
 def test_file_that_is_none(tmp_path: Path, name: str) -> None:
     """A7: A pipe in its place is refused, and nobody waits for its other end."""
     os.mkfifo(tmp_path / name)
-    with pytest.raises(PermissionError, match=f"{name} is no regular file"):
+    with pytest.raises(PermissionError, match=f"{name} is not a regular file"):
         take(FileLock(tmp_path / "the.lock"))
 
 

@@ -17,7 +17,7 @@ from tests.locks.services import Service
 # The hundred are `ONCE_KILLS=100 make test ARGS="tests/locks -k takes_over -s"`.
 KILLS = int(os.environ.get("ONCE_KILLS", "6"))
 
-pytestmark = pytest.mark.timeout(60 + 3 * KILLS)
+pytestmark = pytest.mark.timeout(180 + 3 * KILLS)
 
 
 @pytest.fixture
@@ -76,7 +76,8 @@ def test_holder_that_was_suspended_does_not_go_on(
         herd.wait_for(lambda _: ends in [(line.pid, line.what) for line in herd.lines()])
         again = len(herd.lines())
         herd.wait_for(lambda _: len(herd.lines()) > again + 50)
-        late = [line for line in herd.lines()[again:] if line.pid == first.pid]
+        # On a busy machine the other one may lose the lock as well, and this one have it anew.
+        late = [line for line in herd.lines()[again:] if line.token == first.token]
         assert not late
         assert "has lost its lock" in herd.output()
 
@@ -98,8 +99,8 @@ def test_service_that_goes_down(
             service.start()
             herd.holder()
         herd.check()
-        assert "is out of reach" in herd.output()
-        assert "is within reach again" in herd.output()
+        assert "is unreachable" in herd.output()
+        assert "is reachable again" in herd.output()
 
 
 def test_service_that_hangs(own_service: tuple[str, Service], tmp_path: Path, name: str) -> None:
@@ -122,10 +123,11 @@ def test_file_that_is_removed(tmp_path: Path, name: str) -> None:
     """A7: When the file of a lock is removed under its holder, there are never two at once."""
     path = tmp_path / "locks" / "the.lock"
     with Herd(f"file={path}", tmp_path, name, size=3) as herd:
-        for _ in range(3):
+        for number in range(3):
             held = herd.holder()
-            # Others make the file anew at any time: its folder would not be empty.
-            shutil.rmtree(path.parent.rename(tmp_path / "removed"))
+            # Others make the file anew at any time, and in the folder that is just removed, too.
+            removed = path.parent.rename(tmp_path / f"removed {number}")
+            shutil.rmtree(removed, ignore_errors=True)
             herd.wait_for(lambda line, held=held: line.token > held.token)  # type: ignore[misc]
         herd.check()
         assert "was removed or replaced" in herd.output()

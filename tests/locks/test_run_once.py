@@ -132,8 +132,8 @@ def test_lock_that_cannot_be_proven(answer: str, caplog: pytest.LogCaptureFixtur
     assert log[2].endswith("one begins with 2")
     messages = [record.getMessage() for record in caplog.records]
     assert sum("has lost its lock" in message for message in messages) == 1
-    assert sum("is out of reach: " in message for message in messages) == 1
-    assert sum("is within reach again" in message for message in messages) == 1
+    assert sum("is unreachable: " in message for message in messages) == 1
+    assert sum("is reachable again" in message for message in messages) == 1
 
 
 def test_short_outage_is_bridged() -> None:
@@ -182,7 +182,8 @@ def test_clean_up_that_takes_too_long(caplog: pytest.LogCaptureFixture) -> None:
     assert play(scene)[1] == "5 one ends"
     [record] = [each for each in caplog.records if each.levelname == "CRITICAL"]
     assert record.getMessage() == (
-        "pump pump still runs 1 s after it has lost its lock: another process may run it too"
+        "pump pump is still running 1 s after it lost its lock: another process may be running "
+        "it too"
     )
 
 

@@ -101,11 +101,11 @@ def test_outage_is_told_again_and_again(caplog: pytest.LogCaptureFixture) -> Non
         await one.stop()
 
     play(scene)
-    outages = [(at, text) for at, text in told if "is out of reach" in text]
+    outages = [(at, text) for at, text in told if "unreachable" in text]
     assert [at for at, _ in outages] == [0, 1, 3, 7, 15, 25, 35, 37, 38]
     error = "ConnectionRefusedError: acquire"
-    assert outages[0][1] == f"the lock of pump pump is out of reach: {error}"
-    assert outages[2][1] == f"the lock of pump pump is out of reach for 3 minutes now: {error}"
+    assert outages[0][1] == f"the lock of pump pump is unreachable: {error}"
+    assert outages[2][1] == f"the lock of pump pump has been unreachable for 3 minutes: {error}"
 
 
 def test_standby_is_told_once(caplog: pytest.LogCaptureFixture) -> None:

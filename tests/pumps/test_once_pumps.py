@@ -1,7 +1,9 @@
 """Pumps that run in one process of many, in an app."""
 
 import asyncio
+from pathlib import Path
 
+import pytest
 from starlette.applications import Starlette
 
 from quattro_core import TaskStatus
@@ -102,8 +104,12 @@ def test_failed_holder_makes_room() -> None:
     run(main())
 
 
-def test_two_apps_of_one_process_share_the_file() -> None:
+def test_two_apps_of_one_process_share_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A7: FileLock needs nothing to be set up: two apps with a pump of one name share its lock."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # and with no other run of this test
 
     async def pump() -> None:
         await asyncio.Event().wait()

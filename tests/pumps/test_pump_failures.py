@@ -22,7 +22,7 @@ def test_failure_is_logged_once(errors: list[logging.LogRecord]) -> None:
     live(broken)
     record, _ = errors  # the other one: nobody could be asked to stop
     assert record.levelname == "CRITICAL"
-    assert record.getMessage() == "pump broken failed: the server has to stop"
+    assert record.getMessage() == "pump broken failed: the server must stop"
     assert record.exc_info is not None
     assert isinstance(record.exc_info[1], ZeroDivisionError)
     assert record.exc_info[2] is not None
@@ -86,7 +86,7 @@ def test_failure_in_clean_up(errors: list[logging.LogRecord]) -> None:
     log: list[str] = []
     life = live(untidy, pump_of(log), log=log)
     assert [record.getMessage() for record in errors] == [
-        "pump untidy failed while it was being ended"
+        "pump untidy failed while it was being stopped"
     ]
     assert isinstance(life.error, ZeroDivisionError)
     assert log[-3:] == ["pump ends", "resource closes", "shutdown.failed"]
@@ -97,7 +97,7 @@ def test_pump_that_returns_has_failed(errors: list[logging.LogRecord]) -> None:
     life = live(soon)
     record, _ = errors
     assert record.levelname == "CRITICAL"
-    assert record.getMessage() == "pump soon failed: the server has to stop"
+    assert record.getMessage() == "pump soon failed: the server must stop"
     assert isinstance(life.error, TaskReturnedError)
     assert "soon" in str(life.error)
 

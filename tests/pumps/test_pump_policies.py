@@ -67,7 +67,7 @@ def test_too_many_restarts_stop_the_server(errors: list[logging.LogRecord]) -> N
 
 
 def test_ignored_failure(errors: list[logging.LogRecord]) -> None:
-    """A3: A pump with on_failure="ignore" is let go with an error in the log; the app is ready."""
+    """A3: A pump with on_failure="ignore" ends with an error in the log; the app is ready."""
 
     async def optional() -> None:
         await soon()

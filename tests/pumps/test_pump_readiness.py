@@ -158,3 +158,36 @@ def test_start_up_under_a_task_factory_that_wraps(pumps: list[Any]) -> None:
 
     run(main())
     gc.collect()
+
+
+@pytest.mark.parametrize("why", ["never ready", "cancelled"])
+def test_clean_up_that_fails_after_the_start_up(why: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A3: What a pump raises as it is ended, since another one was never ready or the server has
+    cancelled the start-up, is logged."""
+
+    async def broken() -> None:
+        try:
+            await forever()
+        finally:
+            raise ZeroDivisionError
+
+    async def never(*, task_status: TaskStatus) -> None:
+        await forever()
+
+    log: list[str] = []
+    app = Starlette(lifespan=lifespan_of(log))
+    install(app, pumps=[broken, Pump(never, ready_timeout=7)])
+
+    async def main() -> None:
+        life = Life(app, log=log)
+        starting = asyncio.create_task(life.start())
+        if why == "cancelled":
+            await asyncio.sleep(1)
+            await life.give_up()
+        await starting
+
+    run(main())
+    [record] = [record for record in caplog.records if record.exc_info is not None]
+    assert "broken failed as well, before the start-up" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
