@@ -1,10 +1,11 @@
-"""Task groups for Starlette and FastAPI: nothing a handler starts outlives its response."""
+"""Task groups for Starlette and FastAPI: no task started in a handler outlives its response."""
 
 from quattro_core import (
     LimitDeadlockError,
     MapResults,
     RestartLimitError,
     RestartPolicy,
+    TaskFuture,
     TaskGroup,
     TaskReturnedError,
     TaskStatus,
@@ -61,6 +62,7 @@ __all__ = [
     "ShutdownEvent",
     "ShutdownGrace",
     "ShuttingDownError",
+    "TaskFuture",
     "TaskGroup",
     "TaskGroupMiddleware",
     "TaskReturnedError",

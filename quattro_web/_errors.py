@@ -6,16 +6,16 @@ from quattro_core import TooManyWaitingError
 
 
 class NoTaskGroupError(LookupError):
-    """There is no task group at hand: the call that makes one is missing, and the message names it.
+    """There is no task group: the call that creates it is missing, and the message names that call.
 
     .. versionadded:: 0.1
     """
 
 
 class DeadlineExceededError(HTTPException):
-    """A request has passed its deadline: 504 Gateway Timeout, unless the app answers otherwise.
+    """A request exceeded its deadline: 504 Gateway Timeout, unless the app answers otherwise.
 
-    It goes to the app's exception handlers: one for this class, for status 504 or for
+    Your exception handler can be for this class, for status 504 or for
     `starlette.exceptions.HTTPException`.
 
     .. versionadded:: 0.1
@@ -28,7 +28,8 @@ class DeadlineExceededError(HTTPException):
 class ShuttingDownError(HTTPException):
     """A request was cancelled by the shutdown of the server: 503 Service Unavailable.
 
-    It goes to the app's exception handlers, as `DeadlineExceededError` does.
+    Your exception handler can be for this class, for status 503 or for
+    `starlette.exceptions.HTTPException`.
 
     .. versionadded:: 0.1
     """
@@ -38,16 +39,16 @@ class ShuttingDownError(HTTPException):
 
 
 class AppBusyError(TooManyWaitingError, HTTPException):
-    """As much handed-over work is waiting as may: 503 Service Unavailable, with Retry-After.
+    """Too much handed-over work is waiting: 503 Service Unavailable, with Retry-After.
 
-    Work that the same request has handed over before goes on, and a client that tries again hands
-    it over once more. `AppTaskGroup.create_tasks` hands over all or nothing.
+    Work that the same request handed over earlier keeps running, so a client that retries hands it
+    over twice. To hand over all or nothing, use `AppTaskGroup.create_tasks`.
 
-    It goes to the app's exception handlers: one for this class, for `TooManyWaitingError`, for
-    status 503 or for `starlette.exceptions.HTTPException`.
+    Your exception handler can be for this class, for `TooManyWaitingError`, for status 503 or for
+    `starlette.exceptions.HTTPException`.
 
     Attributes:
-        reason: What runs and what waits, for the log: clients are not told.
+        reason: What is running and what is waiting, for the log; not sent to clients.
 
     .. versionadded:: 0.1
     """
@@ -61,9 +62,9 @@ class AppBusyError(TooManyWaitingError, HTTPException):
 
 
 class PumpFailedError(RuntimeError):
-    """A pump has failed, and the server was asked to stop: the lifespan ends with this.
+    """A pump failed, and the server was asked to stop; the lifespan ends with this error.
 
-    The failure itself is in the log, with its traceback, since it has happened.
+    The pump's own error was logged when it happened, with its traceback.
 
     .. versionadded:: 0.1
     """

@@ -1,4 +1,4 @@
-"""One call that sets an app up."""
+"""One call that sets up an app."""
 
 from __future__ import annotations
 
@@ -37,53 +37,65 @@ def install(
     app_concurrency_limit: int | None = None,
     app_max_waiting: int | None = None,
     shutdown_grace: ShutdownGrace | None = None,
+    dump_signal: int | None = None,
+    child_spans: bool = False,
 ) -> None:
     """Give a Starlette or FastAPI app its task groups: one for each request, one for the app.
 
-    Call it once, before the app serves; before or after other middlewares are added, which all go
-    around it, and before or after routers are included.
+    Call it once, before the app serves its first request. Middlewares and routers may be added
+    before or after; all other middlewares go around this one.
 
     Args:
         app: The app.
-        pumps: Functions that run as long as the app does: async functions, or a `Pump` for one with
-            options, in a list or in a `Pumps` collection, which may be filled until the app starts.
-        jobs: The `quattro_web.jobs.Jobs` of the app, whose functions its handlers call elsewhere.
+        pumps: Functions that run as long as the app does: a list of async functions, or of `Pump`
+            objects if they need options; or a `Pumps` collection, which may be filled until the app
+            starts.
+        jobs: The `quattro_web.jobs.Jobs` of the app: functions that its handlers can run in other
+            processes.
         concurrency_limit: How many children of one request may run at once. None means no limit.
-        total_limit: How many children of all requests together may run at once, in each event loop
-            that the app runs in; the others wait. None means no limit.
-        max_waiting: How many children may wait for the *total_limit*. The request of one more is
-            answered with a 503 and Retry-After, unless the app answers `TooManyWaitingError`
-            otherwise. None means no limit.
-        cancel_on_disconnect: Whether a request is cancelled when its client leaves; see
-            `quattro_web.cancel_on_disconnect`, which says so for one request.
+        total_limit: How many children of all requests together may run at once, per event loop; the
+            others wait. None means no limit.
+        max_waiting: How many children may wait for *total_limit*. If a request starts one more, it
+            is answered with a 503 and Retry-After, unless the app handles `TooManyWaitingError`
+            itself. None means no limit.
+        cancel_on_disconnect: Whether a request is cancelled when its client disconnects.
+            `quattro_web.cancel_on_disconnect` sets it for one request.
         deadline: After how many seconds an HTTP request is cancelled and answered with a 504, if
-            its response is not complete, or has not begun if it is a stream; see
-            `quattro_web.set_deadline`, which says so for one request. None means no deadline. A
-            dict gives each path its own: ``{"/": 30, "/reports": 120, "/events": None}``. A key
-            holds for its path and all paths below it, also in mounted apps, and the longest one
-            counts: ``"/events"`` holds for ``/events/5``, not for ``/eventsource``. Paths are as
-            the routes of *app* have them, without a ``root_path``.
-        stream_deadline: After how many seconds, from the begin of the request as well, a stream is
-            cut if it is not complete; a number, or a dict by path. It is at least as long as the
-            *deadline*; a number holds only for the paths that have one. None means that a stream
-            which has begun has no deadline.
+            its response is not complete by then or, for a stream, has not begun.
+            `quattro_web.set_deadline` sets it for one request. None means no deadline. A dict gives
+            each path its own: ``{"/": 30, "/reports": 120, "/events": None}``. A key applies to its
+            path and all paths below it, also in mounted apps, and the longest match wins:
+            ``"/events"`` applies to ``/events/5``, but not to ``/eventsource``. Paths are those of
+            the routes of *app*, without a ``root_path``.
+        stream_deadline: After how many seconds, also counted from the start of the request, a
+            stream is cut if it is not complete: a number, or a dict by path. It must not be shorter
+            than *deadline*; a number applies only to paths that have a *deadline*. None means that
+            a stream, once begun, has no deadline.
         deadline_header: The name of a request header in which a client may give a shorter
-            *deadline*, in seconds. A value that is no positive number is ignored. None means no
-            such header.
-        app_concurrency_limit: How much handed-over work (`app_task_group`) may run at once; the
-            rest waits. None means no limit.
-        app_max_waiting: How much of it may wait for that limit. The request that hands over more
-            is answered with a 503, as with *max_waiting*. None means no limit.
+            *deadline*, in seconds, also on a route with its own, or one without any. Values that
+            are not positive numbers are ignored. None means no such header.
+        app_concurrency_limit: How many handed-over tasks (`app_task_group`) may run at once; the
+            others wait. None means no limit.
+        app_max_waiting: How many handed-over tasks may wait for *app_concurrency_limit*. A request
+            that hands over one more is answered with a 503, as with *max_waiting*. None means no
+            limit.
         shutdown_grace: The seconds that each part of a shutdown may take. None means the defaults
             of `ShutdownGrace`.
+        dump_signal: A signal, such as ``signal.SIGUSR1``, that makes the process log the result of
+            `quattro_web.tasks.app_tasks`, even while its event loop is blocked. None means no such
+            signal.
+        child_spans: Whether each child of a request gets its own OpenTelemetry span, if the app is
+            traced when it starts. A span costs more time than a small child does.
 
     Raises:
-        RuntimeError: If it was called before for this app, or if the app has begun to serve.
-        TypeError: If *app* is another ASGI app, for which there is `TaskGroupMiddleware`; if a pump
-            is not a function or takes other arguments; if another argument is of a wrong type.
-        ValueError: If a limit is below 1, or there is none to wait for; if two pumps have the same
-            name or lock; if a deadline is not positive and finite, or its key no path; if
-            *stream_deadline* is shorter than *deadline*; if *deadline_header* is no name.
+        RuntimeError: If it was already called for this app, or if the app has begun to serve.
+        TypeError: If *app* is another ASGI app (use `TaskGroupMiddleware`); if a pump is not a
+            function or takes other arguments; if another argument has the wrong type.
+        ValueError: If a limit is below 1; if a maximum of waiting tasks is given without its limit;
+            if two pumps have the same name or lock; if a deadline is not positive and finite, or
+            its key is not a path; if *stream_deadline* is shorter than *deadline*; if
+            *deadline_header* is not a header name; if *dump_signal* is not a signal, or one with
+            another meaning.
 
     .. versionadded:: 0.1
     """
@@ -114,6 +126,8 @@ def install(
         app_concurrency_limit=app_concurrency_limit,
         app_max_waiting=app_max_waiting,
         shutdown_grace=shutdown_grace,
+        dump_signal=dump_signal,
+        child_spans=child_spans,
     )
     # Starlette inserts what is added at the front of the list: its end is the innermost place.
     app.user_middleware.append(Middleware(same_around, prototype))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterable, Mapping
 
+from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from quattro_core import SharedLimit
@@ -16,8 +19,10 @@ from quattro_web._request.deadlines import Deadlines
 from quattro_web._request.exchange import EndedRequest, Exchange, Settings
 from quattro_web._request.failures import answer_error, end_request
 from quattro_web._request.handlers import exited
-from quattro_web._request.watch import Watch, WatchTimer
+from quattro_web._request.watch import WatchTimer
 from quattro_web._shutdown.state import ShutdownGrace
+from quattro_web._telemetry.offer import offer_metrics, traced_groups
+from quattro_web._tree.dump import Dumping, checked_signal
 from quattro_web._util.arguments import checked_limit
 from quattro_web._util.asyncio import current_loop
 from quattro_web._util.scope import REQUEST, RUN
@@ -26,30 +31,32 @@ logger = logging.getLogger("quattro_web")
 
 
 class TaskGroupMiddleware:
-    """Pure ASGI middleware that gives a task group to each request, and one to the app.
+    """Pure ASGI middleware that gives every request a task group, and the app another one.
 
-    In Starlette and FastAPI, `install` puts it where it belongs: innermost among the user's
-    middlewares, so that the headers that others add (CORS) are also on the answer to a failed
-    child. By hand: ``Middleware(TaskGroupMiddleware)`` as the last of the list. It wraps any other
-    ASGI app as well.
+    In Starlette and FastAPI, `install` puts it in the right place: innermost among the user's
+    middlewares, so that headers added by the others (CORS) are also on the error response for a
+    failed child. To add it yourself, put ``Middleware(TaskGroupMiddleware)`` last in the list. It
+    can also wrap any other ASGI app.
 
     Args:
         app: The ASGI app.
-        pumps: As with `install`, like all that follow.
+        pumps: As with `install`, like all options below.
         concurrency_limit: A limit on the children of one request.
         total_limit: A limit on the children of all requests together.
-        max_waiting: How many children may wait for that.
-        cancel_on_disconnect: Whether a request is cancelled when its client leaves.
-        deadline: The seconds until a response begins.
-        stream_deadline: The seconds until a stream is complete.
+        max_waiting: How many children may wait for *total_limit*.
+        cancel_on_disconnect: Whether a request is cancelled when its client disconnects.
+        deadline: The seconds until a response must begin.
+        stream_deadline: The seconds until a stream must be complete.
         deadline_header: A request header with a shorter deadline.
         app_concurrency_limit: A limit on handed-over work.
-        app_max_waiting: How much of it may wait for that.
-        shutdown_grace: The seconds of a shutdown.
+        app_max_waiting: How much of it may wait for *app_concurrency_limit*.
+        shutdown_grace: The seconds that each part of a shutdown may take.
+        dump_signal: A signal that logs all tasks.
+        child_spans: Whether each child of a request has a span.
 
     Raises:
-        TypeError: As `install`, of an option.
-        ValueError: As `install`.
+        TypeError: As with `install`, for an option.
+        ValueError: As with `install`.
 
     .. versionadded:: 0.1
     """
@@ -69,10 +76,11 @@ class TaskGroupMiddleware:
         app_concurrency_limit: int | None = None,
         app_max_waiting: int | None = None,
         shutdown_grace: ShutdownGrace | None = None,
+        dump_signal: int | None = None,
+        child_spans: bool = False,
     ) -> None:
         checked_limit("concurrency_limit", concurrency_limit)  # a bad one is an error now
         checked_limit("total_limit", total_limit)
-        checked_limit("max_waiting", max_waiting, least=0)
         if max_waiting is not None and total_limit is None:
             msg = f"max_waiting={max_waiting!r} needs a total_limit to wait for"
             raise ValueError(msg)
@@ -84,12 +92,15 @@ class TaskGroupMiddleware:
             app_max_waiting=app_max_waiting,
             shutdown_grace=shutdown_grace,
         )
+        self._child_spans = child_spans
+        self._dump_signal = checked_signal(dump_signal)
         self._settings = Settings(concurrency_limit, shared)
         self._requests = self._settings.requests
         self._cancel_on_disconnect = cancel_on_disconnect
         self._deadlines = Deadlines(deadline, stream_deadline, deadline_header)
         self._watch_timer = WatchTimer(self._requests)
         self._ended = EndedRequest(self._settings)
+        self.has_warned: bool = False  # see `_warn_of_hidden_cuts`
         self._look_for_pumps()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -111,7 +122,10 @@ class TaskGroupMiddleware:
                     if exchange.tasks is None and not isinstance(exc, _TELLING):
                         raise
                     error = exited(exc) if isinstance(exc, SystemExit) else exc
-            if exchange.tasks is not None:
+            if exchange.is_plain:
+                if error is not None:
+                    await answer_error(exchange, scope, error)
+            elif exchange.tasks is not None:
                 if error is not None or not exchange.drop_finished_group():
                     await end_request(exchange, exchange.tasks, error)
             elif error is not None:
@@ -122,12 +136,7 @@ class TaskGroupMiddleware:
             error = None  # it refers to this frame
             del self._requests[exchange]
             scope[REQUEST] = outer or self._ended
-            if (
-                exchange.tasks is not None
-                or exchange.watch is not None
-                or outer is not None
-                or exchange.opened_gate is not None
-            ):
+            if not exchange.is_plain:
                 await exchange.close()
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -141,6 +150,7 @@ class TaskGroupMiddleware:
         self, exchange: Exchange, scope: Scope, outer: Exchange | EndedRequest | None
     ) -> None:
         """Do for a request what only some need."""
+        exchange.is_plain = False
         if self._never_started:
             self._report_pumps()
         if outer is not None:
@@ -148,6 +158,7 @@ class TaskGroupMiddleware:
             # answers.
             exchange.outer = outer
             if isinstance(outer, Exchange):
+                outer.is_plain = False
                 outer.inner = exchange
                 if outer.watch is not None:
                     outer.watch.move_to(exchange, scope)
@@ -166,9 +177,16 @@ class TaskGroupMiddleware:
             scope["state"][RUN] = run
         elif loop is not None:
             runs[loop] = run
-        register(scope.get("app", self), run)
+        app = scope.get("app", self)
+        register(app, run)
+        if "opentelemetry" in sys.modules:  # the app uses it, or FastAPI
+            offer_metrics()
+            group_class, spans = traced_groups(app, child_spans=self._child_spans)
+            self._settings.set_group_class(group_class)
+            run.use_spans(spans)
         try:
-            await serve_lifespan(self.app, run, scope, receive, send)
+            with Dumping(self._dump_signal, run):
+                await serve_lifespan(self.app, run, scope, receive, send)
         finally:
             run.close()
             if loop is not None and runs.get(loop) is run:
@@ -194,23 +212,24 @@ class TaskGroupMiddleware:
         if is_known:
             return
         logger.error(
-            "a request came, but the lifespan of the app was not run, so its pumps are not: %s. "
-            "Servers run the lifespan of the outermost app, and not of one that is mounted in it: "
-            "give the pumps to that one, and don't turn the server's lifespan off",
+            "a request arrived, but the app's lifespan is not running, and neither are its pumps: "
+            "%s. Servers run only the outermost app's lifespan, not that of a mounted app: give "
+            "the pumps to the outermost app, and don't turn the server's lifespan off",
             ", ".join(pump.name for pump in self._app_settings.pumps),
         )
 
     def _set_deadline(self, exchange: Exchange, scope: Scope) -> None:
         limits, asked = self._deadlines.of(scope), self._deadlines.asked_for(scope)
-        if exchange.watch is None:
+        watch = exchange.watch
+        if watch is None:
             if asked is None and (limits is None or limits[0] is None):
                 return
-            exchange.watch = Watch(exchange, scope)
+            watch = exchange.open_watch(scope)
         # That of the app around this one counts where nothing is said here.
         if limits is not None:
-            exchange.watch.deadline(*limits)
+            watch.deadline(*limits)
         if asked is not None:
-            exchange.watch.shorten_deadline(asked)
+            watch.shorten_deadline(asked)
 
 
 def same_around(app: ASGIApp, prototype: TaskGroupMiddleware) -> TaskGroupMiddleware:
@@ -225,7 +244,31 @@ def same_around(app: ASGIApp, prototype: TaskGroupMiddleware) -> TaskGroupMiddle
         setattr(same, name, value)
     same.app = app
     same._look_for_pumps()  # noqa: SLF001  # its own file; they may be added until now
+    _warn_of_hidden_cuts(prototype)
     return same
+
+
+def _is_base(cls: object) -> bool:
+    return isinstance(cls, type) and issubclass(cls, BaseHTTPMiddleware)
+
+
+def _warn_of_hidden_cuts(prototype: TaskGroupMiddleware) -> None:
+    """Log which middlewares of an app hide from clients that a stream was cut, once."""
+    app = prototype.app
+    if prototype.has_warned or not isinstance(app, Starlette):
+        return
+    prototype.has_warned = True
+    hiding = [each for each in app.user_middleware if _is_base(each.cls)]
+    if hiding:
+        # Those of `@app.middleware("http")` are all of one class.
+        names = [
+            getattr(each.kwargs.get("dispatch", each.cls), "__qualname__", "") for each in hiding
+        ]
+        logger.warning(
+            "a stream that fails looks complete to its client, since middlewares based on "
+            "BaseHTTPMiddleware end it properly: %s; write them as pure ASGI middlewares",
+            ", ".join(names),
+        )
 
 
 _KINDS = frozenset({"http", "websocket"})

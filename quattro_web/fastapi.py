@@ -1,11 +1,13 @@
-"""The task groups and the shutdown event, as parameters of FastAPI handlers and dependencies.
+"""Parameters for FastAPI handlers and dependencies, and dependencies for routes.
 
-One rule for the names: ``quattro_web.fastapi.X`` is ``quattro_web.X``, injected by FastAPI.
+``quattro_web.fastapi.X`` is ``quattro_web.X``, injected by FastAPI.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Annotated, Any, cast
 
 from starlette.requests import HTTPConnection
 
@@ -13,10 +15,12 @@ from quattro_core import TaskGroup
 from quattro_web._app import group as app_group
 from quattro_web._request import cancellation, exchange
 from quattro_web._shutdown import state
+from quattro_web._tree import routes
 from quattro_web._util.arguments import checked_limit, checked_seconds, checked_stream
+from quattro_web._util.injection import NotInjected, refuse_as_dependency
 
 try:
-    from fastapi import Depends, params
+    from fastapi import APIRouter, Depends, params
 except ModuleNotFoundError as _exc:
     msg = "quattro_web.fastapi needs FastAPI: pip install 'quattro-web[fastapi]'"
     raise ModuleNotFoundError(msg, name=_exc.name) from _exc
@@ -27,17 +31,21 @@ __all__ = [
     "ConcurrencyLimit",
     "Deadline",
     "RequestTaskGroup",
+    "RouteDependency",
     "ShutdownEvent",
+    "TimeLeft",
     "get_app_task_group",
     "get_request_task_group",
     "get_shutdown_event",
+    "get_time_left",
+    "task_router",
 ]
 
 
 # Coroutine functions, since FastAPI runs others in a thread; not with yield, which costs as much
 # as a whole plain request, and closes at a time of FastAPI's.
 async def get_request_task_group(conn: HTTPConnection) -> TaskGroup:
-    """Return the group that `RequestTaskGroup` stands for: its key in ``dependency_overrides``.
+    """Return the group that `RequestTaskGroup` injects; a key for ``dependency_overrides``.
 
     Raises:
         NoTaskGroupError: If the app is not installed.
@@ -48,10 +56,10 @@ async def get_request_task_group(conn: HTTPConnection) -> TaskGroup:
 
 
 async def get_app_task_group(conn: HTTPConnection) -> app_group.AppTaskGroup:
-    """Return the group that `AppTaskGroup` stands for: its key in ``dependency_overrides``.
+    """Return the group that `AppTaskGroup` injects; a key for ``dependency_overrides``.
 
     Raises:
-        NoTaskGroupError: If the app has none: it is not installed, or its lifespan was not run.
+        NoTaskGroupError: If the app has none: it is not installed, or its lifespan never ran.
 
     .. versionadded:: 0.1
     """
@@ -66,7 +74,7 @@ RequestTaskGroup = Annotated[TaskGroup, Depends(get_request_task_group)]
     @app.get("/search")
     async def search(q: str, tg: RequestTaskGroup) -> list[str]: ...
 
-See `quattro_web.request_task_group`.
+Works in ``def`` handlers too. See `quattro_web.request_task_group`.
 
 .. versionadded:: 0.1
 """
@@ -80,11 +88,23 @@ See `quattro_web.app_task_group`.
 """
 
 
-async def get_shutdown_event(conn: HTTPConnection) -> state.ShutdownEvent:
-    """Return the event that `ShutdownEvent` stands for: its key in ``dependency_overrides``.
+async def get_time_left(conn: HTTPConnection) -> Callable[[], float | None]:
+    """Return the function that `TimeLeft` injects; a key for ``dependency_overrides``.
 
     Raises:
-        NoTaskGroupError: If there is none: the app is not installed, or its lifespan was not run.
+        NoTaskGroupError: If the app is not installed.
+
+    .. versionadded:: 0.1
+    """
+    cancellation.time_left(conn)  # which raises that
+    return partial(cancellation.time_left, conn)
+
+
+async def get_shutdown_event(conn: HTTPConnection) -> state.ShutdownEvent:
+    """Return the event that `ShutdownEvent` injects; a key for ``dependency_overrides``.
+
+    Raises:
+        NoTaskGroupError: If there is none: the app is not installed, or its lifespan never ran.
 
     .. versionadded:: 0.1
     """
@@ -94,16 +114,65 @@ async def get_shutdown_event(conn: HTTPConnection) -> state.ShutdownEvent:
 ShutdownEvent = Annotated[state.ShutdownEvent, Depends(get_shutdown_event)]
 """The event that is set when the server begins to shut down: `quattro_web.ShutdownEvent`, injected.
 
-For a handler or a dependency; it may also annotate pumps that take ``shutdown``, and helpers. See
+Use it in handlers and dependencies; pumps and helpers may use it too. See
 `quattro_web.shutdown_event`.
 
 .. versionadded:: 0.1
 """
 
 
+TimeLeft = Annotated[Callable[[], float | None], Depends(get_time_left)]
+"""A function that returns the seconds until the request's deadline; call it for each timeout.
+
+::
+
+    @app.get("/rates", dependencies=[Deadline(5)])
+    async def rates(time_left: TimeLeft) -> Rates:
+        async with asyncio.timeout(time_left()):
+            return await fetch_rates()
+
+See `quattro_web.time_left`.
+
+.. versionadded:: 0.1
+"""
+
+# What is wrong is an error when the route is added, and not a query of the client's.
+for _alias, _name in (
+    (RequestTaskGroup, "tg: RequestTaskGroup"),
+    (AppTaskGroup, "app_tg: AppTaskGroup"),
+    (ShutdownEvent, "shutdown: ShutdownEvent"),
+    (TimeLeft, "time_left: TimeLeft"),
+):
+    refuse_as_dependency(_alias, f"{_name} as a parameter, without Depends")
+    # dependencies=[alias]: FastAPI asks for these attributes alone.
+    vars(_alias).update(vars(params.Depends(cast("Any", _alias))))
+del _alias, _name
+
+
+class RouteDependency(params.Depends):
+    """The dependency that `Deadline` and others return, for ``dependencies=[...]`` or ``Depends``.
+
+    .. versionadded:: 0.1
+    """
+
+    async def __call__(self, conn: HTTPConnection) -> None:
+        """Do what the dependency does, where FastAPI calls it as that of a ``Depends``."""
+        assert self.dependency is not None
+        await self.dependency(conn)
+
+    def __hash__(self) -> int:  # older versions of FastAPI have none, and need one
+        return hash(self.dependency)
+
+
+# Evaluated by now: older versions of FastAPI can't do that for the `__call__` of an object.
+RouteDependency.__call__.__annotations__["conn"] = HTTPConnection
+
+
 def Deadline(  # noqa: N802  # named as FastAPI's Depends
-    seconds: float | None, *, stream: float | None = None
-) -> params.Depends:
+    seconds: Annotated[float | None, NotInjected("Deadline(30), with a number of seconds")],
+    *,
+    stream: float | None = None,
+) -> RouteDependency:
     """Return a dependency that gives one route a deadline.
 
     ::
@@ -111,18 +180,18 @@ def Deadline(  # noqa: N802  # named as FastAPI's Depends
         @app.get("/report", dependencies=[Deadline(30)])
         async def report() -> Report: ...
 
-    The time runs from when the dependency is solved. See `quattro_web.set_deadline`.
+    The time runs from when FastAPI resolves the dependency. See `quattro_web.set_deadline`.
 
     Args:
-        seconds: A positive number of seconds, until an ordinary response is complete, or a stream
-            begins. None means that there is no deadline.
-        stream: A number of seconds, at least as many, until a stream is complete. None means that a
-            stream which has begun has no deadline.
+        seconds: The seconds until an ordinary response must be complete, or a stream must begin.
+            None means no deadline.
+        stream: The seconds until a stream must be complete, at least *seconds*. None means that a
+            stream, once begun, has no deadline.
 
     Raises:
         TypeError: If *seconds* or *stream* is not a number.
         ValueError: If *seconds* or *stream* is not positive and finite; if *stream* is less than
-            *seconds*, or if there are no *seconds* with it.
+            *seconds*, or given without *seconds*.
 
     .. versionadded:: 0.1
     """
@@ -132,11 +201,13 @@ def Deadline(  # noqa: N802  # named as FastAPI's Depends
     async def set_deadline(conn: HTTPConnection) -> None:
         cancellation.set_deadline(conn, seconds, stream=stream)
 
-    return params.Depends(set_deadline)
+    return RouteDependency(set_deadline)
 
 
-def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802  # as FastAPI's Depends
-    """Return a dependency that has one route cancelled when its client leaves.
+def CancelOnDisconnect(  # noqa: N802  # as FastAPI's Depends
+    *, on: Annotated[bool, NotInjected("CancelOnDisconnect(), called")] = True
+) -> RouteDependency:
+    """Return a dependency that cancels one route's requests when their clients disconnect.
 
     ::
 
@@ -146,7 +217,7 @@ def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802  # a
     See `quattro_web.cancel_on_disconnect`.
 
     Args:
-        on: Whether it is cancelled; False for a route of an app whose others are.
+        on: Whether to cancel them; False exempts a route of an app that cancels all others.
 
     .. versionadded:: 0.1
     """
@@ -154,11 +225,17 @@ def CancelOnDisconnect(*, on: bool = True) -> params.Depends:  # noqa: N802  # a
     async def cancel_on_disconnect(conn: HTTPConnection) -> None:
         cancellation.cancel_on_disconnect(conn, on=on)
 
-    return params.Depends(cancel_on_disconnect)
+    return RouteDependency(cancel_on_disconnect)
 
 
-def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802  # as FastAPI's Depends
-    """Return a dependency that limits how many children of a request run at once, on one route.
+# dependencies=[CancelOnDisconnect] is as good: FastAPI asks for these attributes alone.
+vars(CancelOnDisconnect).update(vars(CancelOnDisconnect()))
+
+
+def ConcurrencyLimit(  # noqa: N802  # as FastAPI's Depends
+    limit: Annotated[int | None, NotInjected("ConcurrencyLimit(3), with a number of children")],
+) -> RouteDependency:
+    """Return a dependency that limits, for one route, how many children of a request run at once.
 
     ::
 
@@ -181,4 +258,44 @@ def ConcurrencyLimit(limit: int | None) -> params.Depends:  # noqa: N802  # as F
     async def set_concurrency_limit(conn: HTTPConnection) -> None:
         exchange.set_concurrency_limit(conn, limit)
 
-    return params.Depends(set_concurrency_limit)
+    return RouteDependency(set_concurrency_limit)
+
+
+# Without an argument they can't be: their own parameter says so.
+for _function in (Deadline, ConcurrencyLimit):
+    vars(_function).update(vars(params.Depends(_function)))
+del _function
+
+
+def task_router(
+    path: str = "/tasks", *, dependencies: Sequence[params.Depends] = (), public: bool = False
+) -> APIRouter:
+    """Return a router that shows what an app is doing; see `quattro_web.tasks.task_routes`.
+
+    ::
+
+        app.include_router(task_router(dependencies=[Depends(admins_only)]))
+
+    Args:
+        path: The path of the snapshot; the page and its event stream are below it.
+        dependencies: Dependencies that decide who may see it. Make them async: those work even when
+            all threads are busy.
+        public: Whether to allow access without any dependencies.
+
+    Raises:
+        TypeError: If one of *dependencies* is not a ``Depends(...)``.
+        ValueError: If there are no *dependencies* and *public* is not true, or if *path* is not a
+            path.
+
+    .. versionadded:: 0.1
+    """
+    dependencies = tuple(dependencies)
+    for dependency in dependencies:
+        if not isinstance(dependency, params.Depends):
+            msg = f"dependencies must be Depends(...) or Security(...), got {dependency!r}"
+            raise TypeError(msg)
+    routes.check_guarded("task_router", path, dependencies, public=public)
+    router = APIRouter(dependencies=dependencies)
+    for each, endpoint in routes.endpoints(path):
+        router.add_api_route(each, endpoint, include_in_schema=False, response_model=None)
+    return router

@@ -15,41 +15,46 @@ Driver = Literal["asyncpg", "psycopg"]
 
 
 class PostgresLock(OnceLock):
-    """A lock for the processes of several hosts: an advisory lock of a session of PostgreSQL.
+    """A lock for the processes of several hosts: a session-level advisory lock in PostgreSQL.
 
     ::
 
         Pump(clean_up, once=PostgresLock("postgresql://app@db/app"))
 
-    The session has a connection that nothing else uses, and no tables. The server
-    frees the lock when the connection ends. If its holder dies, another takes over within
-    ``poll + settle + 2 * timeout`` seconds; if the holder's host vanishes, when the server has
-    missed it for 10 more seconds. The fencing token is the id of a transaction.
+    The session has its own connection, and PostgreSQL releases the lock when the connection ends.
+    If the holder dies, another process takes over within ``poll + settle + 2 * timeout`` seconds;
+    if the holder's host vanishes, PostgreSQL needs 10 more seconds to notice. The fencing token is
+    a transaction id.
 
-    The lock of a pump is known by *app* and the name of the pump, in the whole database: apps that
-    share one, and have pumps of one name, must tell each other apart by *app*.
+    For ``catch_up``, the time of the pump's last run is kept in the table ``quattro_web_pumps``,
+    which is created if it is missing. Without ``catch_up`` there is no table.
 
-    A pooler that changes connections between transactions (PgBouncer, by default) can't keep such a
-    lock: connect to the server itself.
+    A pump's lock is identified by *app* and the pump's name, in the whole database: apps that share
+    a database, and have pumps of the same name, must use a different *app* each.
+
+    Don't connect through a pooler that switches connections between transactions (as PgBouncer
+    may): it can't keep such a lock. Connect to PostgreSQL directly.
 
     Args:
-        dsn: Where the database is, as a URL. What it leaves out the driver takes from its
-            environment, ``PGHOST`` and the like; of an empty one, that is all.
-        app: A name, to tell this app from others that use the database.
-        driver: ``"asyncpg"`` or ``"psycopg"`` (3). None means the one that is installed.
-        poll: After how many seconds those that wait try again.
+        dsn: The URL of the database. The driver takes whatever is missing from its environment
+            variables, such as ``PGHOST``; an empty URL takes everything from there.
+        app: A name that distinguishes this app from others that use the database.
+        driver: ``"asyncpg"`` or ``"psycopg"`` (version 3). None means whichever is installed.
+        poll: How many seconds waiting processes sleep between attempts.
         heartbeat: Seconds between two proofs that the lock is held.
-        timeout: Seconds that the server may take for an answer.
-        allowance: Seconds that the clean-up of the pump may take.
+        timeout: Seconds that PostgreSQL may take to answer.
+        allowance: Seconds that the pump's clean-up may take.
 
     Raises:
-        ModuleNotFoundError: If neither of the drivers is installed.
-        TypeError: If *dsn* or *app* is no string, or one of the times no number.
-        ValueError: If *dsn* is nothing that the driver can connect to, if the driver has another
-            name, or if one of the times is not positive and finite.
+        ModuleNotFoundError: If neither driver is installed.
+        TypeError: If *dsn* or *app* is not a string, or a duration is not a number.
+        ValueError: If *dsn* is invalid, if the driver is unknown, or if a duration is not positive
+            and finite.
 
     .. versionadded:: 0.1
     """
+
+    remembers: bool = True
 
     def __init__(
         self,
@@ -84,13 +89,15 @@ class PostgresLock(OnceLock):
 class _PostgresClaim(LockClaim):
     def __init__(self, session: PostgresSession, app: str, name: str) -> None:
         self._session = session
+        self._app = app
+        self._name = name
         digest = hashlib.sha256(f"quattro_web {app}\0{name}".encode()).digest()
         self._key = int.from_bytes(digest[:8], signed=True)
 
     async def acquire(self) -> Lease | None:
         session = self._session
         if not session.is_open:
-            await session.open(f"quattro-web {this_process()}")
+            await session.open(_session_name())
         if not await session.value("SELECT pg_try_advisory_lock($1)", self._key):
             return None
         # Of two transactions, the one that comes later has the greater id, also after a restart.
@@ -105,7 +112,7 @@ class _PostgresClaim(LockClaim):
             msg = f"its connection does not answer ({type(exc).__name__}: {exc})"
             raise LockLostError(msg) from exc
         if not found:
-            msg = "the server says that another session holds it, or none"
+            msg = "PostgreSQL says that another session holds it, or none"
             raise LockLostError(msg)
 
     async def release(self) -> None:
@@ -114,6 +121,24 @@ class _PostgresClaim(LockClaim):
     async def holder(self) -> str | None:
         name = await self._session.value(_HOLDER, *_halves(self._key))
         return str(name).removeprefix("quattro-web ") if name else None
+
+    async def recall(self) -> str | None:
+        # Who may not make tables may use one that is there.
+        if not await self._session.value(_IS_THERE):
+            await self._session.value(_MAKE)
+        text = await self._session.value(_RECALL, self._app, self._name)
+        return None if text is None else str(text)
+
+    async def remember(self, text: str) -> None:
+        # While its session lives, the lock is held: no later holder can have written before.
+        await self._session.value(_REMEMBER, self._app, self._name, text)
+
+
+def _session_name() -> str:
+    """Return a name of as many characters as one has: of a longer host, its number is kept."""
+    host, _, pid = this_process().rpartition(":")
+    name, most = "quattro-web ", 63
+    return f"{name}{host[: most - len(name) - len(pid) - 1]}:{pid}"
 
 
 def _halves(key: int) -> tuple[int, int]:
@@ -128,5 +153,19 @@ _LOCKS = """FROM pg_locks
 
 _HELD = f"SELECT count(*) {_LOCKS} AND pid = pg_backend_pid()"
 
-_HOLDER = f"""SELECT application_name FROM pg_stat_activity
+_HOLDER = f"""SELECT coalesce(nullif(application_name, ''), 'backend ' || pid) FROM pg_stat_activity
     WHERE pid = (SELECT pid {_LOCKS} LIMIT 1)"""  # noqa: S608  # of constants
+
+_IS_THERE = "SELECT to_regclass('quattro_web_pumps') IS NOT NULL"
+
+# One at a time: two that make a table at once are an error for one of them, IF NOT EXISTS or not.
+_MAKE = """DO $$ BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('quattro_web_pumps'));
+    CREATE TABLE IF NOT EXISTS quattro_web_pumps
+        (app text, pump text, done text NOT NULL, PRIMARY KEY (app, pump));
+END $$"""
+
+_RECALL = "SELECT done FROM quattro_web_pumps WHERE app = $1 AND pump = $2"
+
+_REMEMBER = """INSERT INTO quattro_web_pumps (app, pump, done) VALUES ($1, $2, $3)
+    ON CONFLICT (app, pump) DO UPDATE SET done = excluded.done"""

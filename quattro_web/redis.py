@@ -27,37 +27,43 @@ __all__ = ["RedisLock"]
 
 
 class RedisLock(OnceLock):
-    """A lock for the processes of several hosts: a key of Redis that expires.
+    """A lock for the processes of several hosts: a Redis key that expires.
 
     ::
 
         Pump(clean_up, once=RedisLock("redis://cache"))
 
-    Its holder renews it; if it dies, the key expires after *ttl* seconds by the clock of Redis, and
-    another takes over within ``ttl + poll + settle + 2 * timeout`` seconds. A holder that can't
-    renew it cancels the pump in time for its clean-up. The fencing token grows by Redis's clock,
-    also when Redis has lost its memory: then a new holder waits until a former one has noticed.
+    The holder renews the key. If the holder dies, the key expires after *ttl* seconds by Redis's
+    clock, and another process takes over within ``ttl + poll + settle + 2 * timeout`` seconds. A
+    holder that can't renew the key cancels the pump early enough for its clean-up. The fencing
+    token follows Redis's clock, so it grows even if Redis loses its data; a new holder then waits
+    until a former one has noticed the loss.
 
-    The lock of a pump is known by *app* and the name of the pump, in the whole database: apps that
-    share one, and have pumps of one name, must tell each other apart by *app*.
+    For ``catch_up``, the time of the pump's last run is kept in a second key, which does not
+    expire. A Redis without persistence forgets it on a restart.
+
+    A pump's lock is identified by *app* and the pump's name, in the whole database: apps that share
+    a database, and have pumps of the same name, must use a different *app* each.
 
     Args:
-        redis: Where Redis is, as a URL, or a ``redis.asyncio.Redis`` of yours, which stays open.
-            A client that blocks, or one of a cluster (``RedisCluster``), is refused.
-        app: A name, to tell this app from others that use the database.
-        ttl: Seconds until the key expires if it is not renewed.
-        poll: After how many seconds those that wait try again.
+        redis: The URL of Redis, or your own ``redis.asyncio.Redis``, which stays open. A blocking
+            client, or one of a cluster (``RedisCluster``), is refused.
+        app: A name that distinguishes this app from others that use the database.
+        ttl: Seconds until the key expires unless renewed.
+        poll: How many seconds waiting processes sleep between attempts.
         heartbeat: Seconds between two renewals. None means a fifth of *ttl*.
-        timeout: Seconds that Redis may take for an answer.
-        allowance: Seconds that the clean-up of the pump may take.
+        timeout: Seconds that Redis may take to answer.
+        allowance: Seconds that the pump's clean-up may take.
 
     Raises:
-        TypeError: If *redis* is neither, *app* no string, or one of the times no number.
-        ValueError: If *redis* is no URL of Redis, if one of the times is not positive and finite,
-            or if *ttl* has no room for the others.
+        TypeError: If *redis* is neither, *app* is not a string, or a duration is not a number.
+        ValueError: If *redis* is not a Redis URL, if a duration is not positive and finite, or if
+            *ttl* is too short for the other durations.
 
     .. versionadded:: 0.1
     """
+
+    remembers: bool = True
 
     def __init__(
         self,
@@ -125,7 +131,7 @@ class _RedisClaim(LockClaim):
         try:
             await self._lock.reacquire()
         except LockError as exc:
-            msg = f"Redis says that another holds it, or none ({exc})"
+            msg = f"Redis says that another process holds it, or none ({exc})"
             raise LockLostError(msg) from exc
 
     @cleaned
@@ -147,6 +153,19 @@ class _RedisClaim(LockClaim):
         text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
         return text.partition(" ")[0] if text else None
 
+    @cleaned
+    async def recall(self) -> str | None:
+        value = await self._connect().get(f"{self._key}:done")
+        return value.decode() if isinstance(value, bytes) else value
+
+    @cleaned
+    async def remember(self, text: str) -> None:
+        token = None if self._lock is None else self._lock.local.token
+        keys = (self._key, f"{self._key}:done")
+        if token is None or not await self._connect().eval(_REMEMBER, 2, *keys, token, text):
+            msg = "Redis says that another process holds it, or none"
+            raise LockLostError(msg)
+
     def _connect(self) -> Any:
         if self._client is None:
             given = self._given
@@ -163,8 +182,8 @@ def _checked(redis: str | Redis) -> str | Redis:
         raise TypeError(msg)
     if isinstance(redis, str) and not _is_url(redis):
         msg = (  # it is not shown, since it may have a password
-            "redis is no URL of Redis: it must be such as redis://user:password@host:6379/0, with "
-            "each special character of the password in its percent-encoded form"
+            "redis is not a Redis URL: it must be like redis://user:password@host:6379/0, with "
+            "special characters in the password percent-encoded"
         )
         raise ValueError(msg)
     return redis
@@ -192,4 +211,10 @@ local last = tonumber(redis.call('GET', KEYS[1]) or '0')
 if token <= last then token = last + 1 end
 redis.call('SET', KEYS[1], string.format('%.0f', token))
 return string.format('%.0f', token)
+"""
+
+_REMEMBER = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[2])
+return 1
 """

@@ -1,19 +1,23 @@
-"""How a shutdown ends the requests that are open."""
+"""How a shutdown ends open requests."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 from collections.abc import Callable, ItemsView, Iterable
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import Any, Protocol
 
 from quattro_core import TaskGroup
+from quattro_core._threads import cancel
 from quattro_web._shutdown.servers import Server, ServerConnection
 from quattro_web._shutdown.state import CLEANUP, Shutdown
 from quattro_web._util.asyncio import UNCANCELLABLE
+from quattro_web._util.facts import facts
 from quattro_web._util.scope import REQUEST, Connection, describe
 from quattro_web._util.task_stacks import (
     MOST_LINES,
@@ -32,9 +36,9 @@ POLL = 0.02
 LOOK = 0.2
 
 OUTSIDE = (
-    "requests were open that do not pass TaskGroupMiddleware, since another app is around it: only "
-    "the server knows of them. Put the middleware around the outermost app, as in "
-    "TaskGroupMiddleware(socketio.ASGIApp(sio, app)), so that they are told of a shutdown"
+    "some open requests bypass TaskGroupMiddleware, because another app wraps it: only the server "
+    "knows about them. Put the middleware around the outermost app, as in "
+    "TaskGroupMiddleware(socketio.ASGIApp(sio, app)), so that they are notified of a shutdown"
 )
 
 
@@ -105,8 +109,8 @@ class OutsideRequest:
         return self.parent.get_loop() is loop
 
     def cut_off(self, _conn: Connection) -> None:
-        """Cancel it, for the shutdown."""
-        self.parent.cancel("the server is shutting down")
+        """Cancel it, for the shutdown: when its thread has ended, if it waits for one."""
+        cancel(self.parent, "the server is shutting down")
 
 
 class Drain:
@@ -114,6 +118,8 @@ class Drain:
 
     Where the server shows them, those that do not pass our middleware are cancelled as well, and
     connections are dropped whose clients have stopped to read: it would wait for both without end.
+    A server that cancels requests when a time of its own is over does not do so itself: the time of
+    the requests is over then, and they are cancelled here. The server would cut through to threads.
 
     Args:
         requests: Those that are open, as they come and go.
@@ -137,6 +143,8 @@ class Drain:
         self._shutdown = shutdown
         self._server = server
         self._outside: dict[asyncio.Task[Any], OutsideRequest] = {}
+        self._taken_over: set[asyncio.Task[Any]] = set()
+        self._server_has_cut = False
         self._unread = Unread()
         self._next_look = 0.0
         self._loop = asyncio.get_running_loop()
@@ -158,12 +166,7 @@ class Drain:
     @property
     def open(self) -> dict[OpenRequest, Connection]:
         """Those that are open in the app's event loop, each with its scope."""
-        requests = self._requests.copy()  # at once, while others come and go
-        found = {
-            request: scope
-            for request, scope in requests.items()
-            if request.runs_in(self._loop) and self._serves(scope)
-        }
+        found = open_requests(self._requests, self._loop, self._serves)
         outside = tuple(self._outside.values())
         return found | {each: each.conn for each in outside if not each.parent.done()}
 
@@ -178,6 +181,7 @@ class Drain:
             if self._server is not None and self._shutdown.age >= self._next_look:
                 self._next_look = self._shutdown.age + LOOK
                 self._unread.look(self._server.connections(), self._loop.time())
+                self._take_over(self._server)
                 if is_over:
                     self._find_outside(self._server)
                     self._cancel_late()
@@ -197,6 +201,25 @@ class Drain:
                 async with asyncio.timeout(POLL):
                     await self._is_final.wait()
 
+    def _take_over(self, server: Server) -> None:
+        """Be asked where the server would cancel the task of a request."""
+        for task, _ in server.requests():
+            if task not in self._taken_over:
+                self._taken_over.add(task)
+                task.add_done_callback(self._let_go)
+                # `Task.cancel` can't be told otherwise, but this one object can.
+                task.cancel = partial(self._cancel, server, task)  # type: ignore[method-assign]
+
+    def _let_go(self, task: asyncio.Task[Any]) -> None:
+        self._taken_over.discard(task)
+        del task.cancel
+
+    def _cancel(self, server: Server, task: asyncio.Task[Any], msg: object = None) -> bool:
+        if not server.cuts_requests(sys._getframe(1)):  # noqa: SLF001  # who cancels it
+            return type(task).cancel(task, msg)
+        self._server_has_cut = True
+        return True
+
     def _find_outside(self, server: Server) -> None:
         for task, scope in server.requests():
             if task not in self._outside and not _passes_middleware(task, scope):
@@ -211,12 +234,14 @@ class Drain:
                 "the shutdown drops connections whose clients do not read, after %.1f s: %s",
                 self._shutdown.age,
                 "; ".join([*dropped[:MOST_LINES], *more_than_shown(len(dropped))]),
+                extra=facts(seconds=self._shutdown.age, count=len(dropped)),
             )
 
     @property
     def _is_over(self) -> bool:
         shutdown = self._shutdown
-        return shutdown.skips_grace or shutdown.age >= shutdown.grace.requests
+        is_impatient = shutdown.skips_grace or self._server_has_cut
+        return is_impatient or shutdown.age >= shutdown.grace.requests
 
     def _cancel_late(self) -> None:
         late = {
@@ -227,9 +252,10 @@ class Drain:
         if not late:
             return
         logger.warning(
-            "the shutdown cancels what is still open after %.1f s: %s",
+            "the shutdown cancels everything that is still open after %.1f s: %s",
             self._shutdown.age,
             "; ".join(_described(late)),
+            extra=facts(seconds=self._shutdown.age, count=len(late)),
         )
         if any(isinstance(request, OutsideRequest) for request in late):
             logger.warning(OUTSIDE)
@@ -251,9 +277,10 @@ class Drain:
         if late:
             self._given_up.update(late)
             logger.error(
-                "the shutdown waits no longer for what was cancelled %g s ago: %s",
+                "the shutdown no longer waits for requests that were cancelled %g s ago: %s",
                 CLEANUP,
                 "; ".join(_described(late)),
+                extra=facts(seconds=CLEANUP, count=len(late)),
             )
 
 
@@ -286,6 +313,23 @@ class Unread:
                 dropped.append(f"{connection}, which has read nothing for {now - since:.1f} s")
                 transport.abort()
         return dropped
+
+
+def open_requests(
+    requests: OpenRequests, loop: asyncio.AbstractEventLoop, serves: Callable[[Connection], bool]
+) -> dict[OpenRequest, Connection]:
+    """Return those that are open in an event loop, each with its scope; in any thread.
+
+    Args:
+        requests: Those that are open, as they come and go.
+        loop: The event loop.
+        serves: Tells by its scope whether a request of the loop counts.
+    """
+    return {
+        request: scope
+        for request, scope in requests.copy().items()  # at once, while others come and go
+        if request.runs_in(loop) and serves(scope)
+    }
 
 
 def _passes_middleware(task: asyncio.Task[Any], scope: Connection) -> bool:

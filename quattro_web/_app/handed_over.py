@@ -1,4 +1,4 @@
-"""Work that handlers hand over to the app: it outlives the response it is started for."""
+"""Work that handlers hand over to the app: it outlives the response that started it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 from quattro_core import LimitDeadlockError, SharedLimit, TaskGroup, TooManyWaitingError
-from quattro_core._threads import cancel
+from quattro_core._tasks import check_child
 from quattro_web._app.uploads import Uploads, uploads_of
 from quattro_web._errors import AppBusyError
 from quattro_web._shutdown.state import CLEANUP, Shutdown
 from quattro_web._util.asyncio import UNCANCELLABLE, current_task, is_cancelled, is_ctrl_c
+from quattro_web._util.counts import KIND, REJECTIONS, TASK_DURATIONS, TASK_FAILURES, error_type
 from quattro_web._util.exceptions import exc_info_of, forget_traceback, leaves
+from quattro_web._util.facts import facts
+from quattro_web._util.routes import route_path
 from quattro_web._util.scope import Connection
+from quattro_web._util.spans import Spans
 from quattro_web._util.task_stacks import MOST_LINES, name_of, task_name, where
 
 T = TypeVar("T")
@@ -55,9 +59,9 @@ class AppGroup(TaskGroup):
             task.get_loop().call_exception_handler({"message": message, "exception": error})
         return None
 
-    def _cancel_child(self, task: asyncio.Task[Any]) -> None:
+    def _cancel_child(self, task: asyncio.Task[Any], *, late: bool = False) -> None:
         with UNCANCELLABLE:  # the others have to be cancelled all the same
-            super()._cancel_child(task)
+            super()._cancel_child(task, late=late)
 
 
 class HandedOverTasks:
@@ -83,9 +87,11 @@ class HandedOverTasks:
         self._since = group.work
         self._announced: set[asyncio.Task[Any]] = set()  # whose end is in the log already
         self._closing: set[asyncio.Task[None]] = set()  # which close uploads
+        self._routes: dict[asyncio.Task[Any], str | None] = {}
         self._owner: asyncio.Task[Any] | None = None
         self._errors = errors
         self.failures: int = 0
+        self.spans: Spans = Spans()
 
     def start(self) -> None:
         """Take note of the task that the group lives in, which calls this."""
@@ -112,7 +118,7 @@ class HandedOverTasks:
         Raises:
             AppBusyError: If as much is waiting as may.
         """
-        check_work(coro)
+        check_child(coro)
         guarded = cast("CoroutineType[Any, Any, T | None]", self._guard(coro, origin))
         own_name = name_of(coro)
         if own_name is not None:
@@ -124,9 +130,11 @@ class HandedOverTasks:
             guarded.close()
             close_coroutine(coro)
             if isinstance(exc, TooManyWaitingError):
-                raise AppBusyError(str(exc)) from None
+                REJECTIONS.add("app_concurrency_limit")
+                raise self._busy(1, 0) from None
             raise
         self._note(task, origin)
+        self._routes[task] = route_path(scope)
         # One that is cancelled before its first step has not come to awaiting the coroutine.
         task.add_done_callback(lambda _: close_coroutine(coro))
         uploads = uploads_of(scope, origin)
@@ -152,7 +160,7 @@ class HandedOverTasks:
         tasks: list[asyncio.Task[T | None]] = []
         try:
             for coro in coros:
-                check_work(coro)
+                check_child(coro)
             self._check_room(len(coros))
             for coro in coros:
                 tasks.append(  # noqa: PERF401  # an error needs those before it
@@ -174,12 +182,17 @@ class HandedOverTasks:
         free = 0 if limit.waiting else limit.total - limit.running
         room = max(free + limit.max_waiting - limit.waiting, 0)
         if wanted > room:
-            msg = (
-                f"{limit.running} children are running and {limit.waiting} are waiting, so that "
-                f"there is room for {room} more, and not for {wanted}: try again later, or raise "
-                f"app_max_waiting"
-            )
-            raise AppBusyError(msg)
+            REJECTIONS.add("app_concurrency_limit")
+            raise self._busy(wanted, room)
+
+    def _busy(self, wanted: int, room: int) -> AppBusyError:
+        limit = self._limit
+        assert limit is not None
+        return AppBusyError(
+            f"{limit.running} handed-over tasks are running and {limit.waiting} are waiting, so "
+            f"there is room for {room} more, and not for {wanted}: try again later, or raise "
+            f"app_max_waiting, which is {limit.max_waiting}"
+        )
 
     async def drain(self) -> list[str]:
         """Wait for all tasks as long as the shutdown allows, then cancel them.
@@ -193,19 +206,17 @@ class HandedOverTasks:
         else:
             return []
         age = self._shutdown.age
-        message = "the shutdown cancels handed-over work that still runs after %.1f s: %s"
+        message = "the shutdown cancels handed-over work that is still running after %.1f s: %s"
         self._log_still_running(logging.WARNING, message, age)
         until = age + CLEANUP
         while running := self.running:
             self._announced.update(running)
-            for task in running:  # its clean-up may hand over more: that has no other time
-                if task not in self._closing:
-                    with UNCANCELLABLE:
-                        cancel(task)
+            # The clean-up of one may hand over more: that has no other time.
+            self._group._withdraw([task for task in running if task not in self._closing])  # noqa: SLF001
             if await self._shutdown.wait(running, until=until, is_grace=False):
                 break
         if self.running:
-            message = "the shutdown waits no longer for handed-over work that was cancelled: %s"
+            message = "the shutdown no longer waits for handed-over work that was cancelled: %s"
             self._log_still_running(logging.ERROR, message)
         return self.still_running()
 
@@ -225,9 +236,14 @@ class HandedOverTasks:
         now = monotonic()
         return [
             f"{task_name(task)}, handed over by {origin} {now - since:.1f} s ago ({where(task)})"
-            for task, (origin, since) in tuple(self._since.items())
-            if not task.done()
+            for task, origin, since in self.work
         ]
+
+    @property
+    def work(self) -> list[tuple[asyncio.Task[Any], str, float]]:
+        """The tasks that are not done, each with its origin, and when it was handed over."""
+        found = tuple(self._since.items())  # at once, in any thread
+        return [(task, origin, since) for task, (origin, since) in found if not task.done()]
 
     @property
     def running(self) -> list[asyncio.Task[Any]]:
@@ -240,15 +256,18 @@ class HandedOverTasks:
         task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
-        origin, _ = self._since.pop(task)
+        origin, since = self._since.pop(task)
+        TASK_DURATIONS.observe(monotonic() - since, {KIND: "handed_over"})
         if task.cancelled() and self._is_lost(task):  # which may not have had its first step
             logger.warning(
-                "%s, handed over by %s, was cancelled before its end, as the event loop ends",
+                "%s, handed over by %s, was cancelled unfinished, because the event loop ended",
                 task_name(task),
                 origin,
+                extra=facts(task=task_name(task), origin=origin, route=self._routes.get(task)),
             )
         elif not task.cancelled() and isinstance(error := task.exception(), LimitDeadlockError):
             self._failed("%s, handed over by %s, failed", task, origin, error)
+        self._routes.pop(task, None)
         self._announced.discard(task)
         self._closing.discard(task)
 
@@ -274,7 +293,8 @@ class HandedOverTasks:
             if not inspect.isawaitable(awaitable):
                 msg = f"{coro!r} was expected to return a coroutine, got {awaitable!r}"
                 raise TypeError(msg)
-            return await awaitable
+            with self.spans.handed_over(current_task().get_name()):
+                return await awaitable
         except asyncio.CancelledError as exc:
             if not is_cancelled():
                 task = current_task()
@@ -305,19 +325,15 @@ class HandedOverTasks:
         self, message: str, task: asyncio.Task[Any], origin: str, exc: BaseException
     ) -> None:
         self.failures += 1
+        TASK_FAILURES.add("handed_over", error_type(exc), self._routes.get(task))
         if self._errors is not None:
             self._errors.append(exc)
-        logger.error(message, task_name(task), origin, exc_info=exc_info_of(exc))
+        name = task_name(task)
+        fields = facts(task=name, origin=origin, route=self._routes.get(task))
+        logger.error(message, name, origin, exc_info=exc_info_of(exc), extra=fields)
         if self._errors is None:
             for leaf in leaves(exc):  # a module may raise the same one again and again
                 forget_traceback(leaf)
-
-
-def check_work(coro: object) -> None:
-    """Raise TypeError for what is neither a coroutine nor callable."""
-    if not (asyncio.iscoroutine(coro) or callable(coro)):
-        msg = f"a coroutine was expected, or a function that returns one, got {coro!r}"
-        raise TypeError(msg)
 
 
 def close_coroutine(coro: object) -> None:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from quattro_core import SupervisorState
-from quattro_web._app.lookup import run_of, runs_of
+from quattro_web._app.lookup import runs_for, runs_of
 from quattro_web._app.run import AppRun
 from quattro_web._errors import NoTaskGroupError
 from quattro_web._pumps.pump import Pump
@@ -21,7 +21,7 @@ from quattro_web._pumps.run import PumpRun
 
 
 class PumpState(StrEnum):
-    """What a pump does.
+    """What a pump is doing.
 
     .. versionadded:: 0.1
     """
@@ -30,15 +30,16 @@ class PumpState(StrEnum):
     """It has not called ``task_status.started()`` yet."""
     RUNNING = "running"
     STANDBY = "standby"
-    """It runs in another process, or waits until a former holder has ended for sure."""
+    """It runs in another process, or waits until a former holder has certainly ended."""
     UNKNOWN = "unknown"
-    """It waits for its lock, which is out of reach or just lost: another process may run it."""
+    """It waits for its lock, which is unreachable or was just lost: another process may be running
+    it."""
     BACKING_OFF = "backing off"
-    """It has failed, and is started again in a while."""
+    """It has failed, and restarts after a delay."""
     RETURNED = "returned"
     FAILED = "failed"
     STOPPED = "stopped"
-    """The shutdown of the app has ended it."""
+    """The app's shutdown has ended it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,14 +48,16 @@ class PumpHealth:
 
     Attributes:
         name: Its name.
-        state: What it does.
-        is_up: Whether it does what it should: it runs, waits to take over, or may have ended
-            (``on_failure="ignore"``, ``on_return="ok"``).
-        since: Since when it is in this state.
-        restarts: How many times it was started again.
-        last_error: Its last failure, or that of its lock; None if there was none.
-        holder: Who holds its lock, as ``host:pid``, where that is known.
-        token: The fencing token of its lock, if it is held here.
+        state: What it is doing.
+        is_up: Whether it is in a good state: running, waiting to take over, or ended where that is
+            allowed (``on_failure="ignore"``, ``on_return="ok"``).
+        since: When it entered this state.
+        next_run: When it is called next, by its ``every`` or ``cron``; None while it is called,
+            while it waits for its restart, and if another process runs it.
+        restarts: How often it was restarted.
+        last_error: Its last error, or that of its lock; None if there was none.
+        holder: Who holds its lock, as ``host:pid``, if known.
+        token: The fencing token of its lock, if this process holds it.
 
     .. versionadded:: 0.1
     """
@@ -63,6 +66,7 @@ class PumpHealth:
     state: PumpState
     is_up: bool
     since: datetime
+    next_run: datetime | None = None
     restarts: int = 0
     last_error: Exception | None = None
     holder: str | None = None
@@ -74,12 +78,12 @@ class AppHealth:
     """The state of an app, in this process.
 
     Attributes:
-        is_ready: Whether it should be sent requests: it has started, each of its pumps is up, and
-            it does not shut down.
+        is_ready: Whether it can take requests: it has started, all of its pumps are up, and it is
+            not shutting down.
         is_shutting_down: Whether its shutdown has begun.
-        pumps: Its pumps, in the order in which they were given.
-        tasks: How much handed-over work runs or waits for its turn.
-        failed_tasks: How much handed-over work has failed.
+        pumps: Its pumps, in the order given.
+        tasks: How many handed-over tasks are running or waiting for their turn.
+        failed_tasks: How many handed-over tasks have failed.
 
     .. versionadded:: 0.1
     """
@@ -92,39 +96,40 @@ class AppHealth:
 
 
 def app_health(app: Any) -> AppHealth:
-    """Return the state of an app, as it runs in this process.
+    """Return the state of an app in this process.
 
     Args:
-        app: The app that was installed, that has a `task_group_lifespan`, or the
+        app: The app passed to `install`, an app with a `task_group_lifespan`, or the
             `TaskGroupMiddleware` around another ASGI app. A sub-app has no state of its own.
 
     Raises:
-        NoTaskGroupError: If it does not run.
+        NoTaskGroupError: If the app is not running.
 
     .. versionadded:: 0.1
     """
     runs = list(runs_of(app))
     if not runs:
         msg = (
-            f"{app!r} does not run: call quattro_web.install(app), and run its lifespan, as "
-            "servers do, and a TestClient in its with block"
+            f"{app!r} is not running: call quattro_web.install(app), and run its lifespan, "
+            "as servers do, and as a TestClient does in its with block"
         )
         raise NoTaskGroupError(msg)
     return health_of(runs)
 
 
 def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Route]:
-    """Return two routes for an app: whether the process lives, and whether it is ready.
+    """Return two routes for health probes: one for liveness, one for readiness.
 
     ::
 
         app = Starlette(routes=[*health_routes(), ...])
         fastapi_app.router.routes.extend(health_routes())
 
-    The first answers 200 as long as the event loop answers at all. The second answers 200 if
-    `app_health` says that the app is ready, else 503: for one that starts, whose pump is down,
-    that shuts down, or whose lifespan is not run. In a sub-app they report on the app around it.
-    Both give the reason as JSON, without errors, which may hold secrets: those are in the log::
+    The first answers 200 as long as the event loop responds at all. The second answers 200 if
+    `app_health` says that the app is ready, otherwise 503: the app is starting or shutting down, a
+    pump is down, or the lifespan is not running. In a sub-app, they report on the app around it.
+    Both return details as JSON. These leave out errors, which may contain secrets; the log has
+    them::
 
         {
           "ready": false,
@@ -135,18 +140,19 @@ def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Rou
               "state": "backing off",
               "up": false,
               "since": "2026-01-31T12:00:00.123456+00:00",
+              "next_run": null,
               "restarts": 2,
               "holder": null
             }
           }
         }
 
-    ``up`` and the others are as in `PumpHealth`; *state* is the value of its `PumpState`. Where the
-    lifespan is not run, ``ready`` and ``running`` are false, and the rest is missing.
+    ``up`` and the others are as in `PumpHealth`; ``state`` is the value of its `PumpState`. If the
+    lifespan is not running, ``ready`` and ``running`` are false, and the rest is missing.
 
     Args:
-        livez: The path of the first, for a liveness probe.
-        readyz: The path of the second, for a readiness probe.
+        livez: The path of the liveness probe.
+        readyz: The path of the readiness probe.
 
     .. versionadded:: 0.1
     """
@@ -158,7 +164,7 @@ def health_routes(*, livez: str = "/livez", readyz: str = "/readyz") -> list[Rou
 
 def health_of(runs: Sequence[AppRun]) -> AppHealth:
     """Return the state of an app by its runs in one event loop: more than one if it is composed."""
-    pumps = tuple(_pump_health(pump) for run in runs for pump in run.pumps.runs)
+    pumps = tuple(pump_health(pump) for run in runs for pump in run.pumps.runs)
     is_ending = any(run.shutdown.has_begun for run in runs)
     has_started = all(run.is_open and not run.pumps.is_starting for run in runs)
     return AppHealth(
@@ -181,7 +187,8 @@ _STATES = {
 }
 
 
-def _pump_health(run: PumpRun) -> PumpHealth:
+def pump_health(run: PumpRun) -> PumpHealth:
+    """Return the state of a pump."""
     supervisor, once, pump = run.supervisor, run.once, run.pump
     state = _STATES[supervisor.state]
     if state in (PumpState.STARTING, PumpState.RUNNING) and once is not None and not once.is_held:
@@ -197,6 +204,7 @@ def _pump_health(run: PumpRun) -> PumpHealth:
         state=state,
         is_up=is_up,
         since=supervisor.since,
+        next_run=run.next_run,
         restarts=supervisor.restarts,
         last_error=_last_error(run),
         holder=once.holder if once else None,
@@ -230,11 +238,7 @@ def _health_of(request: Request) -> AppHealth | None:
     The app of the routes may be mounted in it, and a sub-app has no lifespan.
     """
     try:
-        return app_health(request.app)
-    except NoTaskGroupError:
-        pass
-    try:
-        return health_of([run_of(request)])
+        return health_of(runs_for(request))
     except NoTaskGroupError:
         return None
 
@@ -251,6 +255,7 @@ def _response(health: AppHealth | None, status: int) -> Response:
                     "state": pump.state,
                     "up": pump.is_up,
                     "since": pump.since.isoformat(),
+                    "next_run": None if pump.next_run is None else pump.next_run.isoformat(),
                     "restarts": pump.restarts,
                     "holder": pump.holder,
                 }

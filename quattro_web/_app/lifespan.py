@@ -40,31 +40,32 @@ def task_group_lifespan(
     app_max_waiting: int | None = None,
     shutdown_grace: ShutdownGrace | None = None,
 ) -> Callable[[AppT_contra], AbstractAsyncContextManager[Mapping[str, Any]]]:
-    """Return a lifespan that runs the app group inside of *lifespan*.
+    """Return a lifespan that runs the app's task group inside *lifespan*.
 
     ::
 
         app = Starlette(lifespan=task_group_lifespan(lifespan, pumps=[poll]))
 
-    For those who put the lifespan together themselves; `install` does the same for the whole app.
-    The resources of *lifespan* are there before the first pump starts, and are torn down after the
-    last one has ended. The app gets whatever it yields.
+    Use this if you compose the lifespan yourself; otherwise `install` does it for you. The
+    resources of *lifespan* are opened before the first pump starts, and closed after the last pump
+    has ended. The app gets whatever *lifespan* yields.
 
     Args:
-        lifespan: The app's own lifespan. None means that it has none.
+        lifespan: The app's own lifespan, if it has one.
         pumps: As with `install`: async functions, `Pump` objects, or a `Pumps` collection. Each
-            runs as a background task of the app group until the app shuts down. One that fails is
-            logged with its traceback, and the server is asked to shut down gracefully; the others,
-            and the requests that are being served, go on until it does.
+            runs as a background task of the app group until the app shuts down. If a pump fails,
+            its traceback is logged and the server is asked to shut down gracefully; until it does,
+            the other pumps and the open requests keep running.
         app_concurrency_limit: As with `install`.
         app_max_waiting: As with `install`.
-        shutdown_grace: As with `install`. `TaskGroupMiddleware` ends requests, by its own grace.
+        shutdown_grace: As with `install`, except for requests: `TaskGroupMiddleware` ends those, by
+            its own grace period.
 
     Raises:
-        TypeError: If *lifespan* is none, such as a pump; if a pump is not a function, or takes
-            other arguments; if another argument is of a wrong type.
-        ValueError: If two pumps have the same name or lock; if a limit is below 1, or there is none
-            to wait for.
+        TypeError: If *lifespan* is not a lifespan but, for example, a pump; if a pump is not a
+            function, or takes other arguments; if another argument has the wrong type.
+        ValueError: If two pumps have the same name or lock; if a limit is below 1; if
+            *app_max_waiting* is given without *app_concurrency_limit*.
 
     .. versionadded:: 0.1
     """

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from weakref import ReferenceType, WeakKeyDictionary, ref
 
+from starlette.requests import HTTPConnection
+
 from quattro_web._app.run import AppRun
 from quattro_web._errors import NoTaskGroupError
 from quattro_web._util.asyncio import current_loop
@@ -27,8 +29,8 @@ def run_of(conn: Connection) -> AppRun:
     if run is None or not run.has_started:
         msg = (
             "no app task group: call quattro_web.install(app), or give the app "
-            "lifespan=quattro_web.task_group_lifespan(), and run its lifespan: servers do unless "
-            "they are told not to, for the outermost app and not for one that is mounted in it; a "
+            "lifespan=quattro_web.task_group_lifespan(), and run its lifespan: servers do "
+            "by default, but only for the outermost app, not for a mounted one; a "
             "TestClient does so in its with block, httpx.ASGITransport does not"
         )
         raise NoTaskGroupError(msg)
@@ -39,6 +41,12 @@ def register(app: Any, run: AppRun) -> None:
     """Make the run of an app known to `runs_of`."""
     runs = _RUNS.setdefault(app, {})
     runs[ref(run, runs.pop)] = None
+
+
+def every_run() -> list[AppRun]:
+    """Return the runs of all apps in this process, in all event loops, in any thread."""
+    found = [each() for runs in [*_RUNS.values()] for each in tuple(runs)]
+    return [run for run in found if run is not None and run.is_alive and run.has_started]
 
 
 def all_runs_of(app: Any) -> list[AppRun] | None:
@@ -60,6 +68,15 @@ def runs_of(app: Any) -> Iterator[AppRun]:
         # In a thread, whatever runs will do.
         if loop is None or run.loop in (None, loop):
             yield run
+
+
+def runs_for(conn: HTTPConnection) -> list[AppRun]:
+    """Return the runs of the app that serves a request, also where it is in a sub-app of it.
+
+    Raises:
+        NoTaskGroupError: If it does not run its lifespan.
+    """
+    return list(runs_of(conn.scope.get("app"))) or [run_of(conn)]
 
 
 _RUNS: WeakKeyDictionary[Any, dict[ReferenceType[AppRun], None]] = WeakKeyDictionary()

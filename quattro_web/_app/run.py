@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from enum import StrEnum
+from time import monotonic
+from typing import Any, TypeVar, cast
 
-from quattro_core import SharedLimit
-from quattro_web._app.drain import Drain, OpenRequests
+from quattro_core import SharedLimit, TaskFuture
+from quattro_core._workers import NO_WORKER, NotAWorkerError, call_in_loop, elsewhere
+from quattro_web._app.drain import Drain, OpenRequest, OpenRequests, open_requests
 from quattro_web._app.handed_over import (
     AppGroup,
     CoroutineOrFunction,
@@ -23,17 +27,46 @@ from quattro_web._shutdown.signals import ShutdownSignals
 from quattro_web._shutdown.state import Shutdown, ShutdownGrace
 from quattro_web._shutdown.test_hook import TEST_HOOK, AppTestHook
 from quattro_web._util.arguments import checked_limit
-from quattro_web._util.asyncio import current_loop, is_cancelled
+from quattro_web._util.asyncio import current_loop, current_task, is_cancelled
+from quattro_web._util.counts import SHUTDOWN_DURATIONS
 from quattro_web._util.scope import Connection, told_run
+from quattro_web._util.spans import CURRENT, Spans
 
 T = TypeVar("T")
 
 logger = logging.getLogger("quattro_web")
 
 UNSEEN = (
-    "the server waits for something that it does not show, such as clients that do not read, "
-    "or requests that do not pass TaskGroupMiddleware since another app is around it"
+    "the server waits for something that the app can't see, such as clients that do not "
+    "read, or requests that bypass TaskGroupMiddleware because another app wraps it"
 )
+
+
+class LifespanPhase(StrEnum):
+    """Which part of an app's lifespan is running.
+
+    .. versionadded:: 0.1
+    """
+
+    START_UP = "start-up"
+    """The app has not started yet."""
+    SHUTDOWN = "shutdown"
+    """Requests, handed-over work and pumps have ended, and the app is closing its resources."""
+
+
+@dataclass(frozen=True)
+class LifespanStage:
+    """What the lifespan of an app does while it does not serve.
+
+    Attributes:
+        phase: The part that runs.
+        task: The task that runs it.
+        since: Since when, by `time.monotonic`.
+    """
+
+    phase: LifespanPhase
+    task: asyncio.Task[Any]
+    since: float
 
 
 class AppRun:
@@ -76,6 +109,7 @@ class AppRun:
         self.is_told_by_state: bool = False
         self._is_stuck = False
         self.loop: asyncio.AbstractEventLoop | None = current_loop()
+        self.lifespan: LifespanStage | None = None
         self.pumps: PumpSupervision = PumpSupervision(
             self._group,
             self.shutdown,
@@ -103,10 +137,24 @@ class AppRun:
         """Whether the app has pumps."""
         return bool(len(self._settings.pumps))
 
+    def use_spans(self, chosen: Spans) -> None:
+        """Let pumps, handed-over work and jobs be in spans as a tracer says.
+
+        Args:
+            chosen: What says so; for whatever the current task, that of the lifespan, starts.
+        """
+        self.handed_over.spans = self.pumps.spans = chosen
+        CURRENT.set(chosen)
+
     def listen(self) -> None:
         """Listen to signals from now on, also while the app still starts."""
         if self.loop is not None:
+            self.enter(LifespanPhase.START_UP)
             self._signals.listen()
+
+    def enter(self, phase: LifespanPhase) -> None:
+        """Take note that the lifespan, in this task, begins to start or to end the app."""
+        self.lifespan = LifespanStage(phase, current_task(), monotonic())
 
     def announce_shutdown(self) -> None:
         """Begin the shutdown in the next turn of the event loop; any thread may call this."""
@@ -127,7 +175,9 @@ class AppRun:
             return  # under trio, an app that asks for no group never knows
         pumps = freeze(self._settings.pumps)
         if pumps and self.shutdown.has_begun:
-            logger.info("the server was asked to stop while the app starts: no pump is started")
+            logger.info(
+                "the server was asked to stop while the app was starting: no pump is started"
+            )
             pumps = ()
         self.pumps.prepare(pumps, state)
         opened = asyncio.Event()
@@ -141,9 +191,11 @@ class AppRun:
             await opened.wait()
             await self.pumps.wait_ready()
         except BaseException:
+            self.pumps.startup_failed()
             self.shutdown.skip_grace()
             await self.stop()
             raise
+        self.lifespan = None
 
     async def stop(self) -> None:
         """End what is open, in order: requests, handed-over work, pumps.
@@ -154,9 +206,10 @@ class AppRun:
         if self._supervisor is None or self._stopped:
             return
         self._stopped = True
-        if is_cancelled() and not self.shutdown.has_begun and not self._supervisor.cancelling():
+        is_running = not (self.shutdown.has_begun or self.pumps.is_starting)
+        if is_running and is_cancelled() and not self._supervisor.cancelling():
             # Servers go on without the lifespan, and so without the pumps.
-            self.pumps.group_ended(asyncio.CancelledError("somebody has cancelled the lifespan"))
+            self.pumps.group_ended(asyncio.CancelledError("something cancelled the lifespan"))
         self._begin_shutdown()
         ending = asyncio.create_task(self._shut_down(self._supervisor), name="quattro_web shutdown")
         cancelled: asyncio.CancelledError | None = None
@@ -166,10 +219,11 @@ class AppRun:
             except asyncio.CancelledError as exc:
                 self.shutdown.skip_grace()
                 cancelled = exc
+        self.enter(LifespanPhase.SHUTDOWN)
         if cancelled is not None:
             raise cancelled
         if ending.cancelled():
-            logger.error("somebody has cancelled the shutdown of the app: it waits for pumps alone")
+            logger.error("something cancelled the app's shutdown: it now waits for pumps only")
             await self._end_group(self._supervisor)
         else:
             ending.result()
@@ -185,6 +239,8 @@ class AppRun:
 
     def close(self) -> None:
         """Listen to signals no more: the lifespan has ended, with all that it had opened."""
+        if self.shutdown.has_begun and not self._is_closed:
+            SHUTDOWN_DURATIONS.observe(self.shutdown.age, {})
         self._is_closed = True
         if self._drain is not None:
             self._drain.cancel()  # of an app that was asked to stop before it had started
@@ -199,11 +255,19 @@ class AppRun:
         name: str | None,
         context: Context | None,
     ) -> asyncio.Task[T | None]:
-        """Run *coro* until it is done, at shutdown too; see `HandedOverTasks.create_task`."""
-        self._check_open((coro,), origin)
-        return self.handed_over.create_task(
-            coro, scope=scope, origin=origin, name=name, context=context
-        )
+        """Run *coro* until it is done, at shutdown too; see `HandedOverTasks.create_task`.
+
+        In a worker thread this returns a future of the task.
+        """
+
+        def create() -> tuple[asyncio.Task[T | None], ...]:
+            self._check_open((coro,), origin)
+            task = self.handed_over.create_task(
+                coro, scope=scope, origin=origin, name=name, context=context
+            )
+            return (task,)
+
+        return self._in_loop(create, (coro,), "create_task")[0]
 
     def hand_over_all(
         self,
@@ -213,15 +277,43 @@ class AppRun:
         origin: str,
         context: Context | None,
     ) -> tuple[asyncio.Task[T | None], ...]:
-        """Run all of *coros*, or none; see `HandedOverTasks.create_tasks`."""
-        self._check_open(coros, origin)
-        return self.handed_over.create_tasks(coros, scope=scope, origin=origin, context=context)
+        """Run all of *coros*, or none, as `hand_over` does; see `HandedOverTasks.create_tasks`."""
+
+        def create() -> tuple[asyncio.Task[T | None], ...]:
+            self._check_open(coros, origin)
+            return self.handed_over.create_tasks(coros, scope=scope, origin=origin, context=context)
+
+        return self._in_loop(create, coros, "create_tasks")
+
+    def _in_loop(
+        self,
+        create: Callable[[], tuple[asyncio.Task[T], ...]],
+        coros: Iterable[object],
+        method: str,
+    ) -> tuple[asyncio.Task[T], ...]:
+        """Create tasks in the event loop: from a worker thread, and return futures of them there.
+
+        Raises:
+            RuntimeError: In a thread that no task of this loop waits for.
+        """
+        loop = self.loop
+        if loop is None or current_loop() is loop or not loop.is_running():
+            return create()  # in the last case, the error that the app has shut down
+        try:
+            futures = call_in_loop(loop, lambda: tuple(map(TaskFuture, create())))
+        except NotAWorkerError:
+            for coro in coros:
+                close_coroutine(coro)
+            msg = elsewhere(method, NO_WORKER.format(method=method))
+            raise RuntimeError(msg) from None
+        # As in `TaskGroup.create_task`: callers know of asyncio's type.
+        return cast("tuple[asyncio.Task[T], ...]", futures)
 
     def _check_open(self, coros: Iterable[object], origin: str) -> None:
         if self._supervisor is not None and (self._supervisor.done() or self._stopping.is_set()):
             for coro in coros:
                 close_coroutine(coro)
-            msg = f"the app has shut down: it takes no more work, such as that of {origin}"
+            msg = f"the app has shut down: it takes no more work, such as from {origin}"
             raise RuntimeError(msg)
 
     async def _supervise(self, opened: asyncio.Event) -> None:
@@ -243,7 +335,7 @@ class AppRun:
         elif self._stopping.is_set() or (self._owner is not None and self._owner.cancelling()):
             cause = None  # it was given up, or everything in the event loop is cancelled
         else:
-            cause = asyncio.CancelledError("somebody has cancelled its task")
+            cause = asyncio.CancelledError("something cancelled its task")
         if cause is not None:
             self.pumps.group_ended(cause)
 
@@ -256,6 +348,10 @@ class AppRun:
                 Drain, self._requests, self.shutdown, server, self._serves
             )
         return self._drain
+
+    def open_requests(self) -> dict[OpenRequest, Connection]:
+        """Return its requests that are open, each with its scope; any thread may call this."""
+        return {} if self.loop is None else open_requests(self._requests, self.loop, self._serves)
 
     def _serves(self, scope: Connection) -> bool:
         """Whether a request of this event loop belongs to this run, and to no other of the app."""

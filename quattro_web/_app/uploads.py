@@ -1,4 +1,4 @@
-"""The uploads of a request, kept open for the work that it has handed over."""
+"""A request's uploads, kept open for the work that it handed over."""
 
 from __future__ import annotations
 

@@ -1,98 +1,105 @@
-"""Asking for a request to be cancelled when its client leaves, or when it takes too long."""
+"""Requesting that a request is cancelled on a disconnect, or when it takes too long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from quattro_web._request.exchange import EndedRequest, Exchange, check_loop, request_of
+from quattro_web._request.exchange import (
+    EndedRequest,
+    Exchange,
+    call_in_loop_of,
+    check_loop,
+    request_of,
+)
 from quattro_web._request.state import CancelReason
 from quattro_web._request.watch import Watch
 from quattro_web._util import cancel_scopes
 from quattro_web._util.arguments import checked_seconds, checked_stream
+from quattro_web._util.injection import CalledWith
 from quattro_web._util.scope import REQUEST, Connection, scope_of
 
 
-def cancel_on_disconnect(conn: Connection, *, on: bool = True) -> None:
-    """Cancel the handler of this request, and its children, when its client leaves.
+def cancel_on_disconnect(conn: CalledWith, *, on: bool = True) -> None:
+    """Cancel this request's handler and its children when its client disconnects.
 
-    For one route, called at the begin of its handler or in a dependency; for the whole app there is
-    ``install(app, cancel_on_disconnect=True)``, which it can turn off for one. What is cancelled
-    sees a `CancelledError` whose reason is `CancelReason.DISCONNECT`. A response that has not begun
-    is then an empty one with status 499, for the middlewares around it. Nothing is cancelled when
-    the response is complete. Requests that are answered within 50 ms are never watched.
+    Call it for one route, at the start of its handler or in a dependency; for the whole app, use
+    ``install(app, cancel_on_disconnect=True)``, which this can turn off for a route. The cancelled
+    tasks see a `CancelledError` whose reason is `CancelReason.DISCONNECT`. If no response has
+    begun, the middlewares around the app see an empty one with status 499. Nothing is cancelled
+    once the response is complete. Requests that are answered within 50 ms are not watched.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
-        on: Whether to cancel it.
+        on: Whether to cancel the request.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the request has ended, in a thread, or under another event loop than
-            asyncio's.
-        TypeError: If *conn* is none of these.
+        RuntimeError: If the request has ended; in a thread that the request does not wait for; or
+            under an event loop other than asyncio's.
+        TypeError: If *conn* is something else.
 
     .. versionadded:: 0.1
     """
-    _watch(conn).disconnect(cancels=on)
+    _watch_with("cancel_on_disconnect", conn, lambda watch: watch.disconnect(cancels=on))
 
 
-def set_deadline(conn: Connection, seconds: float | None, *, stream: float | None = None) -> None:
-    """Give this request some seconds from now: then it is cancelled and answered with a 504.
+def set_deadline(conn: CalledWith, seconds: float | None, *, stream: float | None = None) -> None:
+    """Set a deadline for this request: after it, the request is cancelled and answered with a 504.
 
-    For one route, called at the begin of its handler or in a dependency; for the whole app there
-    are the options *deadline* and *stream_deadline* of `install`, which it replaces for this
-    request, both of them. The handler and its children are cancelled, with `CancelReason.DEADLINE`
-    for a reason, and the app's exception handlers answer a `DeadlineExceededError`. The log names
-    what was still running.
+    Call it for one route, at the start of its handler or in a dependency; for the whole app,
+    `install` has the options *deadline* and *stream_deadline*, both of which this replaces for this
+    request; a shorter deadline that the client asks for by *deadline_header* still counts. The
+    handler and its children are cancelled with `CancelReason.DEADLINE`, and the app's exception
+    handlers answer a `DeadlineExceededError`. The log names the tasks that were still running.
 
-    A stream keeps its deadline by beginning in time: when its first byte has left, only *stream*
-    counts any more. A stream that outlives that is cut. To have one limit on everything, give the
-    same number twice. A WebSocket is closed after *seconds*, whatever *stream* says.
+    A stream meets its deadline by beginning in time: once its first byte is sent, only *stream*
+    counts. A stream that takes longer than *stream* is cut. For one limit on every response, pass
+    the same number twice. A WebSocket is closed after *seconds*, whatever *stream* says.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
-        seconds: A positive number of seconds, until an ordinary response is complete, or a stream
-            begins. None means that there is no deadline.
-        stream: A number of seconds, also from now and at least as many, until a stream is complete.
-            None means that a stream which has begun has no deadline.
+        seconds: The seconds from now until an ordinary response must be complete, or a stream must
+            begin. None means no deadline.
+        stream: The seconds from now until a stream must be complete, at least *seconds*. None means
+            that a stream, once begun, has no deadline.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the request has ended, in a thread, or under another event loop than
-            asyncio's.
-        TypeError: If *conn* is none of these, or *seconds* or *stream* not a number.
+        RuntimeError: If the request has ended; in a thread that the request does not wait for; or
+            under an event loop other than asyncio's.
+        TypeError: If *conn* is something else, or *seconds* or *stream* is not a number.
         ValueError: If *seconds* or *stream* is not positive and finite; if *stream* is less than
-            *seconds*, or if there are no *seconds* with it.
+            *seconds*, or given without *seconds*.
 
     .. versionadded:: 0.1
     """
     checked_seconds("seconds", seconds)
     checked_stream("stream", stream, "seconds", seconds)
-    _watch(conn).deadline(seconds, stream)
+    _watch_with("set_deadline", conn, lambda watch: watch.deadline(seconds, stream))
 
 
-def time_left(conn: Connection) -> float | None:
-    """Return the seconds until the deadline of this request, for the timeouts of what it calls.
+def time_left(conn: CalledWith) -> float | None:
+    """Return the seconds until this request's deadline, as a timeout for the calls that it makes.
 
     ::
 
         async with asyncio.timeout(time_left(request)):
             rates = await fetch_rates()
 
-    In a thread as well, as in a ``def`` handler. Ask anew for each call: the time runs.
+    Works in threads too, as in a ``def`` handler. Call it again for each timeout: the time runs.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
 
     Returns:
-        The seconds until the response has to begin; when it has begun, those until a stream has to
-        be complete; 0.0 if that time has passed. None if there is no such deadline, and when the
-        response is complete or its failure is being answered: nothing is cancelled any more then.
+        The seconds until the response must begin or, once a stream has begun, until it must be
+        complete; 0.0 if that time has passed. None if there is no such deadline; also once the
+        response is complete, or while an error is being answered, since nothing is cancelled then.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        TypeError: If *conn* is none of these.
+        TypeError: If *conn* is something else.
 
     .. versionadded:: 0.1
     """
@@ -105,7 +112,7 @@ def time_left(conn: Connection) -> float | None:
 
 @contextmanager
 def uninterrupted(conn: Connection) -> Iterator[None]:
-    """Keep a disconnect or a deadline from cutting a section of a request.
+    """Keep a disconnect or a deadline from interrupting a section of a request.
 
     ::
 
@@ -113,21 +120,23 @@ def uninterrupted(conn: Connection) -> Iterator[None]:
             await charge(card)
             await store(receipt)
 
-    What comes meanwhile cancels the request at the end of the section. Other cancellations, such
-    as the failure of a child, are not held up.
+    A disconnect or a deadline in the meantime cancels the request at the end of the section. Other
+    cancellations, such as those by a failed child, are not delayed.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the request has ended, in a thread, or under another event loop than
+        RuntimeError: If the request has ended; in a thread; or under an event loop other than
             asyncio's.
-        TypeError: If *conn* is none of these.
+        TypeError: If *conn* is something else.
 
     .. versionadded:: 0.1
     """
-    watch = _watch(conn)
+    request = _open_request(conn)
+    check_loop(request.parent, "uninterrupted", _NOT_CUT)
+    watch = _watch_of(request, conn)
     watch.enter_uninterrupted()
     try:
         # The scope of whoever runs this in a task group of anyio's, as responses that stream and
@@ -138,14 +147,14 @@ def uninterrupted(conn: Connection) -> Iterator[None]:
         watch.exit_uninterrupted()
 
 
-def cancel_reason(conn: Connection) -> CancelReason | None:
-    """Return why the task group of this request has cancelled it; None if it has not.
+def cancel_reason(conn: CalledWith) -> CancelReason | None:
+    """Return why this request was cancelled by its task group; None if it was not.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
 
     Raises:
-        TypeError: If *conn* is none of these.
+        TypeError: If *conn* is something else.
 
     .. versionadded:: 0.1
     """
@@ -155,12 +164,21 @@ def cancel_reason(conn: Connection) -> CancelReason | None:
     return None if request is None else request.reason
 
 
-def _watch(conn: Connection) -> Watch:
+_NOT_CUT = "which nothing cuts: leave it out, or make the handler async def"
+
+
+def _watch_with(name: str, conn: Connection, call: Callable[[Watch], None]) -> None:
+    request = _open_request(conn)
+    call_in_loop_of(request, name, lambda: call(_watch_of(request, conn)))
+
+
+def _open_request(conn: Connection) -> Exchange:
     request = request_of(conn)
     if isinstance(request, EndedRequest):
         msg = "this request has ended: there is nothing left to cancel"
         raise RuntimeError(msg)  # noqa: TRY004  # of its time, not of its type
-    check_loop(request.parent)
-    if request.watch is None:
-        request.watch = Watch(request, conn)
-    return request.watch
+    return request
+
+
+def _watch_of(request: Exchange, conn: Connection) -> Watch:
+    return request.watch or request.open_watch(conn)

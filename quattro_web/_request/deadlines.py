@@ -1,4 +1,4 @@
-"""The deadlines that an app gives its requests, by path, and those that its clients ask for."""
+"""The deadlines of requests: those that the app sets, by path, and those that clients ask for."""
 
 from __future__ import annotations
 

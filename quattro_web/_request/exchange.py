@@ -1,20 +1,26 @@
-"""One request or WebSocket connection as it passes by, and how those who handle it find it."""
+"""One request or WebSocket connection as it passes through, and how its handlers find it."""
 
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from asyncio import current_task, get_running_loop
+from asyncio.events import _get_running_loop
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.types import Message, Receive, Send
 
 from quattro_core import SharedLimit, TaskGroup
 from quattro_core._threads import after_thread
+from quattro_core._workers import NotAWorkerError, call_in_loop
 from quattro_web._app.run import AppRun
 from quattro_web._errors import NoTaskGroupError
+from quattro_web._request.handlers import refuse_denial
 from quattro_web._request.receive import RequestReader
 from quattro_web._request.response import (
     BODIES,
@@ -29,7 +35,13 @@ from quattro_web._request.tasks import RequestGroup, RequestTasks
 from quattro_web._request.watch import Watch, WatchTimer
 from quattro_web._util.arguments import checked_limit
 from quattro_web._util.asyncio import current_loop
-from quattro_web._util.scope import REQUEST, Connection, not_a_connection
+from quattro_web._util.counts import CANCELLATIONS
+from quattro_web._util.injection import CalledWith
+from quattro_web._util.routes import route_path
+from quattro_web._util.scope import REQUEST, Connection, not_a_connection, scope_of
+from quattro_web._util.task_stacks import closes_stack, waits_for_thread
+
+T = TypeVar("T")
 
 _OPEN, _HOLDING = RequestState.OPEN, RequestState.HOLDING
 _STREAMING, _OVER = RequestState.STREAMING, RequestState.OVER
@@ -38,8 +50,13 @@ _STARTS = STARTS | {"websocket.accept"}
 _ENDS = frozenset({"http.response.pathsend", "websocket.close"})
 _BODIES = BODIES - _ENDS - {"http.response.trailers"}
 
-# Seconds that the last bytes of a response get to leave when the shutdown cuts what is open.
+# Seconds that the last bytes of a response get to leave when the shutdown cuts what is open, and
+# dependencies to close.
 LAST_BYTES = 0.5
+
+# Seconds that each message of an answer gets to leave where nobody may read it any more. A client
+# that has left waits for nothing, but a middleware around the app may take its time.
+_SENDING = {CancelReason.DISCONNECT: 10.0, CancelReason.SHUTDOWN: LAST_BYTES}
 
 COMPLETE = (
     "the response of this request is complete, and its task group has ended with it: "
@@ -54,23 +71,33 @@ class Settings:
     state of the lifespan would tell them apart as well, but it is the app's.
     """
 
-    def __init__(self, concurrency_limit: int | None, shared_limit: SharedLimit | None) -> None:
-        # Makes a group for a request, not entered yet.
-        self.new_group: Callable[[], RequestGroup] = RequestGroup
-        if concurrency_limit is not None or shared_limit is not None:
-            self.new_group = partial(
-                RequestGroup, concurrency_limit=concurrency_limit, shared_limit=shared_limit
-            )
+    def __init__(
+        self,
+        concurrency_limit: int | None,
+        shared_limit: SharedLimit | None,
+        group_class: Callable[..., RequestGroup] = RequestGroup,
+    ) -> None:
+        self._concurrency_limit = concurrency_limit
         self._shared_limit = shared_limit
         # Those that are open, each with its scope: a shutdown ends them.
         self.requests: dict[Exchange, Connection] = {}
         self.runs: dict[asyncio.AbstractEventLoop, AppRun] = {}
         # Whether a lifespan was run, or was missed and that was told.
         self.has_started: bool = False
+        self.set_group_class(group_class)
+
+    def set_group_class(self, group_class: Callable[..., RequestGroup]) -> None:
+        """Set what makes the groups of requests."""
+        self._group_class = group_class
+        # Makes a group for a request, not entered yet.
+        self.new_group: Callable[[], RequestGroup] = group_class
+        limit, shared = self._concurrency_limit, self._shared_limit
+        if limit is not None or shared is not None:
+            self.new_group = partial(group_class, concurrency_limit=limit, shared_limit=shared)
 
     def limited(self, concurrency_limit: int | None) -> Settings:
         """Return the same for a request with a limit of its own."""
-        settings = Settings(concurrency_limit, self._shared_limit)
+        settings = Settings(concurrency_limit, self._shared_limit, self._group_class)
         settings.requests, settings.runs = self.requests, self.runs
         return settings
 
@@ -84,37 +111,43 @@ class Settings:
 class Exchange:
     """One request, with what was sent and received of it, until somebody asks for its group.
 
-    Every request pays for this object, and for a coroutine that sends its start with its end. What
-    every request reads is set by the constructor, since CPython is five times as slow to find it on
-    the class; what it may never need is an attribute of the class until it does.
+    Every request pays for this object. An ordinary one stays plain: its two messages go straight to
+    the server. What it reads is set where it is made, since CPython is five times as slow to find
+    it on the class; what it never needs is an attribute of the class.
     """
 
     state: RequestState
-    tasks: RequestTasks | None
     send_now: Send  # the server's
-    watch: Watch | None
-    reason: CancelReason | None  # why it was cancelled, if it was
+    # Whether nobody has asked for its group, and nothing may cancel it, and its response is no
+    # stream: all that follows is as it is here, but for the start.
+    is_plain: bool
+    tasks: RequestTasks | None = None
+    watch: Watch | None = None
+    reason: CancelReason | None = None  # why it was cancelled, if it was
     start: Message | None  # that has left: of the response, or the acceptance of a WebSocket
-    held: Message | None  # the start, until it is known what the response is
-    opened_gate: ResponseGate | None  # what holds the response back, if it may be a stream
+    held: Message | None = None  # the start, until it is known what the response is
+    opened_gate: ResponseGate | None = None  # what holds the response back, if it may be a stream
     sent = 0  # bytes of its body
     is_sending = False  # whether the start, or the last message, is on its way
+    is_answering = False  # whether its group has ended, and what has failed is being answered
     starting: asyncio.Future[None] | None = None  # done when the start of a stream has left
     outer: Exchange | EndedRequest | None = None
-    inner: Exchange | None  # that of a sub-app, which answers
+    inner: Exchange | None = None  # that of a sub-app, which answers
     watch_timer: WatchTimer | None = None  # what watches its client, if that is to be watched
-    expires = 0.0  # when that begins, by the clock of the loop
+    expires: float  # when that begins, by the clock of the loop
     has_lasted = False
     failed_before = 0  # how much had failed when it was cancelled
     _reader: RequestReader | None = None
+    _leaving: Awaitable[None] | None = None  # what a plain one has sent last
+    _had_time = False  # whether its dependencies had theirs to close, at a shutdown
 
     def __init__(self, settings: Settings, receive: Receive, send: Send) -> None:
+        self.settings = settings
         self._receive = receive
         self.send_now = send
-        self.settings = settings
-        self.tasks = self.watch = self.start = self.held = self.inner = self.reason = None
-        self.opened_gate = None
+        self.is_plain = True
         self.state = _OPEN
+        self.start = None
         self.began = monotonic()
         try:
             # The task of the middleware is the parent of the group, whoever asks for it first.
@@ -186,24 +219,35 @@ class Exchange:
         """What holds the response back."""
         gate = self.opened_gate
         if gate is None:
+            self.is_plain = False
             gate = self.opened_gate = ResponseGate(self)
         return gate
 
     def send(self, message: Message) -> Awaitable[None]:
         """Send a message, as the server's `send`, but not before it is known what is answered."""
+        kind = message["type"]
+        if self.is_plain:
+            if kind == "http.response.start":
+                headers: Any = message.get("headers")
+                if headers.__class__ is list and headers and headers[0][0] == b"content-length":
+                    self.state = _STREAMING
+                    self.start = message
+                    leaving = self._leaving = self.send_now(message)
+                    return leaving
+            elif (
+                kind == "http.response.body"
+                and self.start is not None
+                and not message.get("more_body")
+            ):
+                self.state = _OVER
+                leaving = self._leaving = self.send_now(message)
+                return leaving
+            self.is_plain = False
         if self.tasks is not None:
             return self.tasks.send(message)
-        kind = message["type"]
         if kind == "http.response.start":
             if self.parent is not None:  # else this is trio: nothing is ever answered instead
-                # As `hold`, for the ordinary response.
-                headers: Any = message.get("headers")
-                is_ordinary = headers.__class__ is list and headers
-                if is_ordinary and headers[0][0] == b"content-length" and self.state is _OPEN:
-                    self.state = _HOLDING
-                    self.held = message
-                else:
-                    self.hold(message)
+                self.hold(message)
                 return nothing()
         elif kind == "http.response.body":
             if message.get("more_body"):
@@ -214,8 +258,14 @@ class Exchange:
                 return self._send_last(message)
         elif kind == "websocket.close" and self.watch is not None:
             return self._close_unwatched(message)
+        elif kind == "http.response.pathsend":
+            return self.send_whole(message)
         elif self.held is not None or self.starting is not None:
             return self._send_after_start(message)
+        elif kind == "websocket.http.response.start" and self.state is _OVER:
+            failure = sys.exc_info()[1]
+            if failure is not None:
+                return refuse_denial(failure)  # that of a mounted app, which has closed it
         return self.pass_on(message)
 
     def hold(self, start: Message) -> None:
@@ -243,11 +293,7 @@ class Exchange:
 
     async def _send_piece(self, piece: Message) -> None:
         try:
-            if (
-                self.held is not None
-                or self.starting is not None
-                or (self.opened_gate is not None and self.opened_gate.releasing)
-            ):
+            if self.held is not None or self.starting is not None or self.opened_gate is not None:
                 await self._flush()
             await self.pass_on(piece)
         except (asyncio.CancelledError, Exception):
@@ -258,9 +304,7 @@ class Exchange:
         # What has failed in a task group around the stream, as FastAPI's around the generator of
         # an event stream, has cancelled it then, and the end of it does not leave.
         await asyncio.sleep(0)
-        if self.starting is not None or (
-            self.opened_gate is not None and self.opened_gate.releasing is not None
-        ):
+        if self.starting is not None or self.opened_gate is not None:
             await self._flush()
         await self.pass_on(end)
 
@@ -313,7 +357,23 @@ class Exchange:
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Send a message as it is, and take note of it."""
         self.note(message)
+        if self.reason in _SENDING:
+            return self._send_briefly(message, _SENDING[self.reason])
         return self.send_now(message)
+
+    async def _send_briefly(self, message: Message, seconds: float) -> None:
+        """Send a message, but nothing more if it has not left after a while: it may never do so.
+
+        hypercorn waits for ever to send to a connection of HTTP/2 that is closed, or that it ends.
+        """
+        timeout = asyncio.timeout(seconds)
+        try:
+            async with timeout:
+                await self.send_now(message)
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            self.send_now = _send_nowhere
 
     def note(self, message: Message) -> None:
         """Take in a message that is sent on."""
@@ -340,8 +400,8 @@ class Exchange:
 
     @property
     def is_over(self) -> bool:
-        """Whether the response is complete."""
-        return self.state is _OVER
+        """Whether the response is complete, or decided: it is on its way as a whole."""
+        return self.state is _OVER or is_pending(self._leaving)
 
     @property
     def has_begun(self) -> bool:
@@ -367,18 +427,18 @@ class Exchange:
         """The task group, if somebody has asked for it."""
         return None if self.tasks is None else self.tasks.group
 
-    def open_group(self, conn: Connection, *, is_asked: bool = True) -> RequestGroup:
+    def open_group(self, conn: Connection, task: asyncio.Task[Any] | None) -> RequestGroup:
         """Make the group.
 
         Args:
             conn: What it is asked for with.
-            is_asked: Whether a task asks for it: else the request is to be cancelled.
+            task: Who asks for it; None if the request is to be cancelled.
 
         Raises:
             RuntimeError: If the request has ended, in a thread, or on another event loop.
         """
         # It may have ended incomplete, and somebody have a copy of its scope.
-        if self.state is _OVER or self not in self.settings.requests:
+        if self.is_over or self not in self.settings.requests:
             raise RuntimeError(COMPLETE)
         if self.parent is None:
             msg = "the task group of a request needs asyncio: this app runs on another event loop"
@@ -387,12 +447,15 @@ class Exchange:
         try:
             group.enter(self.parent)
         except RuntimeError:
-            check_loop(self.parent)
+            check_loop(self.parent, "request_task_group")
             raise
+        if group.is_traced:
+            group.scope = scope_of(conn)
         group.is_held_up = self.is_sending
         group.is_hosted = self.state is not _OPEN
+        self.is_plain = False
         tasks = self.tasks = RequestTasks(self, group, conn)
-        tasks.guard(conn, current_task() if is_asked else None)
+        tasks.guard(conn, task)
         return group
 
     def interrupt(self, conn: Connection, reason: CancelReason) -> None:
@@ -409,22 +472,31 @@ class Exchange:
         is_last = reason is CancelReason.SHUTDOWN and not self.is_over
         if self.reason is None and (is_last or not is_decided):
             self.reason = reason
+            CANCELLATIONS.add(reason.name.lower(), route_path(getattr(conn, "scope", conn)))
             self.failed_before = len(untold) + has_raised
-            group = self.group or self.open_group(conn, is_asked=False)
+            group = self.group or self.open_group(conn, None)
             group.end(reason)
 
     def cut_off(self, conn: Connection) -> None:
         """Cancel the request for the shutdown, and the BackgroundTasks of one that is complete.
 
-        A section that must not be cut is cancelled at its end.
+        A section that must not be cut is cancelled at its end. Dependencies that are closing get
+        some time for that.
         """
         if self.parent is None:
             return
-        if self.is_over and self.is_sending:
+        if self.is_over and (self.is_sending or is_pending(self._leaving)):
             # It is decided. If its client does not read the rest, this is met again.
-            self.is_sending = False
+            self.state, self.is_sending, self._leaving = _OVER, False, None
             self.parent.get_loop().call_later(LAST_BYTES, self._cut_off_late)
-        elif self.is_over:
+        elif self.is_over and self.tasks is not None and not self.tasks.have_ended:
+            # A child has closed the WebSocket, and the handler or others go on.
+            self.reason = CancelReason.SHUTDOWN
+            self.tasks.group.end(self.reason)
+        elif not self._had_time and closes_stack(self.parent):
+            self._had_time = True
+            self.parent.get_loop().call_later(LAST_BYTES, self._cut_off_late)
+        elif self.is_over or self.is_answering:
             if not after_thread(self.parent, self._cut_off_late):
                 self.reason = CancelReason.SHUTDOWN  # whatever cancelled it before its answer
                 self.parent.cancel(self.reason)
@@ -443,7 +515,7 @@ class Exchange:
         return (
             isinstance(exc, asyncio.CancelledError)
             and self.reason is CancelReason.SHUTDOWN
-            and self.is_over
+            and (self.is_over or self.is_answering)
             and self.parent is not None
             and not self.parent.uncancel()
         )
@@ -454,6 +526,12 @@ class Exchange:
             return self.parent is not None and self.parent.get_loop() is loop
         except RuntimeError:  # what looks like a task, see check_loop
             return False
+
+    def open_watch(self, conn: Connection) -> Watch:
+        """Begin to watch over the request: something may cancel it from now on."""
+        self.is_plain = False
+        watch = self.watch = Watch(self, conn)
+        return watch
 
     async def unwatch(self) -> None:
         """Stop watching the client and the clock."""
@@ -521,6 +599,20 @@ class Exchange:
         return self.outer.app_run() if own is None and self.outer is not None else own
 
 
+async def _send_nowhere(_message: Message) -> None:
+    """Send nothing."""
+
+
+def is_pending(sending: Awaitable[None] | None) -> bool:
+    """Whether what a `send` has returned, which somebody else awaits, has not ended yet.
+
+    Of what is neither a coroutine nor a future nobody knows.
+    """
+    if isinstance(sending, asyncio.Future):
+        return not sending.done()
+    return getattr(sending, "cr_frame", None) is not None
+
+
 class EndedRequest:
     """What stays in the scope of a request that has ended.
 
@@ -528,7 +620,7 @@ class EndedRequest:
     that each request would leave a cycle to the garbage collector.
     """
 
-    tasks = group = reason = inner = None
+    tasks = group = reason = inner = parent = None
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -538,7 +630,7 @@ class EndedRequest:
         """Itself."""
         return self
 
-    def open_group(self, _conn: Connection) -> TaskGroup:
+    def open_group(self, _conn: Connection, _task: object) -> TaskGroup:
         """Refuse."""
         raise RuntimeError(COMPLETE)
 
@@ -547,63 +639,118 @@ class EndedRequest:
         return self._settings.app_run()
 
 
-def check_loop(parent: asyncio.Task[Any] | None) -> None:
-    """Raise RuntimeError outside of the event loop that serves the request."""
+def call_in_loop_of(request: Exchange | EndedRequest, name: str, call: Callable[[], T]) -> T:
+    """Call a function in the event loop that serves the request.
+
+    From a thread as well for which a task of this loop waits, as that of a ``def`` endpoint.
+
+    Args:
+        request: The request.
+        name: What the user has called.
+        call: What is called.
+
+    Raises:
+        RuntimeError: In any other thread.
+    """
+    parent = request.parent
+    if parent is not None and _get_running_loop() is None:
+        with suppress(NotAWorkerError):
+            return call_in_loop(_loop_of(parent), call)
+    check_loop(parent, name)
+    return call()
+
+
+def check_loop(
+    parent: asyncio.Task[Any] | None,
+    name: str,
+    why: str = (
+        "for which the request does not wait: call it in the handler or in a dependency, before "
+        "that thread is started"
+    ),
+) -> None:
+    """Raise RuntimeError outside of the event loop that serves the request.
+
+    Args:
+        parent: The task that serves it.
+        name: What the user has called.
+        why: Why it can't be called in this thread, and what to do instead.
+    """
+    if parent is None or _loop_of(parent) is _get_running_loop():
+        return
+    thread = threading.current_thread().name
+    msg = f"{name}(conn) was called in thread {thread!r}, {why}"
+    raise RuntimeError(msg)
+
+
+def _loop_of(parent: asyncio.Task[Any]) -> asyncio.AbstractEventLoop:
     try:
-        if parent is None or parent.get_loop() is get_running_loop():
-            return
-    except RuntimeError:  # one of the two has none
-        pass
-    assert parent is not None
-    try:
-        parent.get_loop()
+        return parent.get_loop()
     except RuntimeError:
         msg = (
             "the server runs requests in something that looks like a task and can't be cancelled, "
             "as `granian --task-impl rust` does: run it with asyncio's tasks"
         )
         raise RuntimeError(msg) from None
-    msg = (
-        "the task group of a request was asked for in a thread: make the endpoint or "
-        "dependency async def, or use anyio.from_thread.run_sync"
-    )
-    raise RuntimeError(msg)
 
 
-def request_task_group(conn: Connection) -> TaskGroup:
+def request_task_group(conn: CalledWith) -> TaskGroup:
     """Return the task group of the current request or WebSocket connection.
 
-    It is the same one wherever it is asked for in the course of the request. What is spawned in it
-    ends before the response is complete: the response waits for its tasks, and its background
-    tasks are cancelled then. An error of a child is answered as if the handler had raised it.
+    Every call in a request returns the same group. Its tasks end before the response is complete:
+    the response waits for them, and then the background tasks are cancelled. A child's error is
+    answered as if the handler had raised it.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the response is complete, as it is in Starlette's BackgroundTasks; in a
-            thread, such as that of a ``def`` endpoint; or under another event loop than asyncio's.
-        TypeError: If *conn* is none of these, but an app.
+        RuntimeError: If the response is complete, as in Starlette's BackgroundTasks; in a thread,
+            except that of a ``def`` endpoint or dependency; or under an event loop other than
+            asyncio's.
+        TypeError: If *conn* is something else, such as an app.
 
     .. versionadded:: 0.1
     """
     request = request_of(conn)
+    if _get_running_loop() is None:
+        ask = partial(_group_for_thread, request, conn)
+        return call_in_loop_of(request, "request_task_group", ask)
+    return _group_for(request, conn, current_task())
+
+
+def _group_for_thread(request: Exchange | EndedRequest, conn: Connection) -> TaskGroup:
+    parent = request.parent
+    if parent is None or waits_for_thread(parent):
+        return _group_for(request, conn, parent)
+    if request.tasks is None:
+        msg = (
+            "a middleware runs this handler in another task, so that request_task_group(conn) "
+            "can't be the first to ask for the group in a thread: make the handler async def, or "
+            "have a FastAPI dependency ask, with RequestTaskGroup"
+        )
+        raise RuntimeError(msg)
+    return _group_for(request, conn, None)
+
+
+def _group_for(
+    request: Exchange | EndedRequest, conn: Connection, task: asyncio.Task[Any] | None
+) -> TaskGroup:
     tasks = request.tasks
     if tasks is None:
-        return request.open_group(conn)
+        return request.open_group(conn, task)
     if tasks.request.is_over:
         raise RuntimeError(COMPLETE)
-    check_loop(tasks.request.parent)
-    tasks.guard(conn, current_task())
+    check_loop(tasks.request.parent, "request_task_group")
+    tasks.guard(conn, task)
     return tasks.group
 
 
-def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
+def set_concurrency_limit(conn: CalledWith, limit: int | None) -> None:
     """Set how many children of this request may run at once.
 
-    For one route, called in a dependency or at the begin of a handler, before anybody asks for the
-    group; for the whole app there is ``install(app, concurrency_limit=...)``, which it replaces.
+    Call it for one route, in a dependency or at the start of the handler, before anything asks for
+    the group; for the whole app, use ``install(app, concurrency_limit=...)``, which this replaces.
 
     Args:
         conn: The request, the WebSocket, or the ASGI scope.
@@ -611,8 +758,8 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
 
     Raises:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
-        RuntimeError: If the group of this request is there already, or has ended.
-        TypeError: If *limit* is not an int, or *conn* none of these.
+        RuntimeError: If this request already has its group, or has ended.
+        TypeError: If *limit* is not an int, or *conn* is something else.
         ValueError: If *limit* is below 1.
 
     .. versionadded:: 0.1
@@ -620,7 +767,7 @@ def set_concurrency_limit(conn: Connection, limit: int | None) -> None:
     checked_limit("limit", limit)
     request = request_of(conn)
     if request.group is not None or isinstance(request, EndedRequest):
-        msg = "the group of this request is there already: set its limit before it is asked for"
+        msg = "this request already has its group: set the limit before the group is asked for"
         raise RuntimeError(msg)
     request.settings = request.settings.limited(limit)
 

@@ -1,4 +1,4 @@
-"""How the failure of a request is answered: as if its handler had raised it."""
+"""How the failure of a request is answered: as if the handler had raised it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from quattro_web._request.handlers import (
     choose,
     drop_traceback,
     find_handler,
+    log_unanswered,
     raise_anew,
     without_started,
 )
 from quattro_web._request.state import CancelReason
 from quattro_web._request.tasks import RequestTasks
+from quattro_web._util.exceptions import leaves
 from quattro_web._util.scope import Connection
 
 
@@ -70,8 +72,10 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
     Raises:
         BaseException: What nobody answers; a cancellation from outside.
     """
-    if not _has_begun(exchange):
-        exc = without_started(exc)
+    told = without_started(exc)
+    if not _has_begun(exchange) or (told is tasks.failure and _is_shutdown(told)):
+        exc = told
+    del told  # it refers to this frame
     if tasks.is_consequence(exc):
         exc = None
     gate = exchange.gate
@@ -80,14 +84,20 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
     except BaseException:
         exc = None  # it refers to this frame
         raise
-    await exchange.unwatch()
-    # The start of a stream that was held for long enough is sent by a task of the gate's.
-    if (unsent := await gate.settle()) is not None:
-        errors.append(unsent)
     try:
+        await exchange.unwatch()
+        # The start of a stream that was held for long enough is sent by a task of the gate's.
+        unsent = await gate.settle()
+    except asyncio.CancelledError:  # perhaps since long: the children have cleaned up meanwhile
+        log_unanswered(errors, tasks.scope)
+        del errors, exc
+        raise
+    try:
+        if unsent is not None:
+            errors.append(unsent)
         errors = tasks.failures(errors, exc)
         is_stream = _has_begun(exchange) and not tasks.is_websocket
-        if is_stream and all(isinstance(error, ShuttingDownError) for error in errors):
+        if is_stream and all(map(_is_shutdown, errors)):
             errors = []
         outcome = _outcome(exchange, tasks, errors, exc)
         if outcome is not Outcome.DONE:
@@ -111,6 +121,11 @@ async def end_request(exchange: Exchange, tasks: RequestTasks, exc: BaseExceptio
             raise
     finally:
         del errors, exc
+
+
+def _is_shutdown(error: BaseException | None) -> bool:
+    """Whether this is the error of a shutdown; the task group of a stream may have wrapped it."""
+    return error is not None and all(isinstance(e, ShuttingDownError) for e in leaves(error))
 
 
 async def answer_error(exchange: Exchange, scope: Scope, exc: BaseException) -> None:
@@ -203,9 +218,12 @@ class _Answer:
             errors: What has failed, the first one first.
         """
         exchange, conn = self._exchange, self._conn
+        exchange.is_answering = True
         error = choose(errors, conn.scope)
         try:
-            handler = find_handler(conn.scope, error)
+            tasks = exchange.tasks
+            was_offered = tasks is not None and error is tasks.offered
+            handler = None if was_offered else find_handler(conn.scope, error)
             if isinstance(conn, WebSocket) and exchange.is_accepted:
                 await self._close(conn, error, handler)
             elif handler is None or _has_begun(exchange) or exchange.is_over:
@@ -219,9 +237,15 @@ class _Answer:
         try:
             raise error  # so that what the handler raises, in its turn, has it for its context
         except BaseException as exc:  # noqa: BLE001  # it is answered
-            response = await call_handler(handler, conn, exc)
-            if response is not None:
-                await response(conn.scope, self._exchange.receive, self._exchange.forward)
+            exchange = self._exchange
+            try:
+                response = await call_handler(handler, conn, exc)
+                if response is not None:
+                    await response(conn.scope, exchange.receive, exchange.forward)
+            except asyncio.CancelledError as cancelled:
+                if exchange.is_over or not exchange.takes_cut_off(cancelled):
+                    raise
+                raise_anew(exc)  # nobody has answered it
             drop_traceback(exc)
         finally:
             del error  # its traceback refers to this frame
@@ -245,6 +269,9 @@ class _Answer:
                 if handler is not None:
                     await call_handler(handler, websocket, exc)
                     answered = True
+            except asyncio.CancelledError as cancelled:
+                if not exchange.takes_cut_off(cancelled):
+                    raise
             finally:
                 is_open = not exchange.is_over and not exchange.client_has_left
                 tasks = exchange.tasks

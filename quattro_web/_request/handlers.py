@@ -1,11 +1,20 @@
-"""The app's exception handlers: which of them answers which failure, and what comes before."""
+"""The app's exception handlers: which one answers which failure, and what happens before."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import inspect
 import logging
 import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from asyncio import CancelledError, Future
+from collections.abc import (
+    Awaitable,
+    Callable,
+    Iterable,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, Protocol, cast
@@ -18,8 +27,9 @@ from starlette.responses import PlainTextResponse, Response
 from quattro_core import TooManyWaitingError
 from quattro_core._threads import local_of
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
-from quattro_web._util.exceptions import exc_info_of, leaves, set_context
-from quattro_web._util.scope import REQUEST
+from quattro_web._util.exceptions import add_note, exc_info_of, leaves, set_context
+from quattro_web._util.facts import facts
+from quattro_web._util.scope import REQUEST, Connection, describe
 
 logger = logging.getLogger("quattro_web")
 
@@ -38,6 +48,10 @@ class Children(Protocol):
     def are_to_end(self) -> bool: ...
     def is_handled_here(self) -> bool: ...
     async def handler_raised(self, exc: BaseException) -> BaseException: ...
+
+    # What an exception handler of the app's has raised, which was offered to all there are, or what
+    # it was to answer when it was cancelled.
+    offered: BaseException | None
 
 
 def find_handler(scope: Mapping[str, Any], error: BaseException) -> Handler | None:
@@ -95,6 +109,20 @@ def choose(errors: Sequence[BaseException], scope: Mapping[str, Any]) -> BaseExc
     return first
 
 
+def log_unanswered(errors: Iterable[BaseException], scope: Connection) -> None:
+    """Log the bugs among what has failed: somebody has cancelled the request before its answer."""
+    for error in {id(leaf): leaf for failed in errors for leaf in leaves(failed)}.values():
+        if isinstance(error, CancelledError) or find_handler(scope, error) is not None:
+            continue
+        logger.error(
+            "%s has failed, and was cancelled before it was answered",
+            describe(scope),
+            exc_info=exc_info_of(error),
+            extra=facts(scope),
+        )
+        drop_traceback(error)
+
+
 def only_leaf(error: BaseException) -> BaseException:
     """Return the one error that is in a group, or in groups in it; itself if there are more."""
     first, *others = leaves(error)
@@ -112,6 +140,14 @@ def drop_traceback(error: BaseException) -> None:
             BaseException.with_traceback(leaf, None)
 
 
+async def refuse_denial(failure: BaseException) -> NoReturn:
+    """Raise what is answered with a status in place of sending it: it is too late for one."""
+    try:
+        raise_anew(failure)
+    finally:
+        del failure
+
+
 def raise_anew(failure: BaseException) -> NoReturn:
     """Raise an error as it is, whatever is being handled."""
     context = failure.__context__
@@ -120,6 +156,37 @@ def raise_anew(failure: BaseException) -> NoReturn:
     finally:
         set_context(failure, context)
         del failure, context  # it refers to this frame
+
+
+# Where a returned task or coroutine is met that is none of what can be sent, and its name there.
+_RETURNED = {
+    "fastapi.encoders": "obj",
+    "fastapi.routing": "raw_response",
+    "starlette.routing": "response",
+}
+_INVALID = "ResponseValidationError"
+
+
+def note_unawaited(exc: BaseException) -> None:
+    """Note at an error that the handler has returned a task or a coroutine, if that is why.
+
+    FastAPI and Starlette say no more than that it can't be iterated over, or called.
+    """
+    may_be = isinstance(exc, (TypeError, ValueError)) or type(exc).__name__ == _INVALID
+    traceback = exc.__traceback__ if may_be else None
+    found: Any = None
+    while traceback is not None:
+        frame = traceback.tb_frame
+        name = _RETURNED.get(frame.f_globals.get("__name__", ""))
+        value = None if name is None else local_of(frame, name)
+        # FastAPI looks into what it is given: its last frames may have parts of a task.
+        if isinstance(value, (Awaitable, concurrent.futures.Future)):
+            found = value
+        traceback = traceback.tb_next
+    if found is not None:
+        kind = "task" if isinstance(found, (Future, concurrent.futures.Future)) else "coroutine"
+        note = f"the handler has returned a {kind}: write `return await ...` in an async def"
+        add_note(exc, f"{note} handler, and `return task.result()` in a def one")
 
 
 class EndsChildren:
@@ -149,7 +216,14 @@ class EndsChildren:
                     handler = None  # a WebSocket that was accepted has no status any more
             if handler is None:
                 raise_anew(failure)
-            response = await call_handler(handler, conn, failure)
+            try:
+                response = await call_handler(handler, conn, failure)
+            except BaseException as raised:
+                if tasks is not None:
+                    # One that was cancelled, for a shutdown, has not answered.
+                    is_cut = isinstance(raised, CancelledError)
+                    tasks.offered = failure if is_cut else raised
+                raise
             drop_traceback(failure)  # as newer versions of Starlette do
             return response
         finally:
@@ -182,7 +256,7 @@ def _handled() -> Children | None:
     Its function knows the request: nothing else would be right for a handler that calls another
     app, or its own one, in its task, and a table of tasks would keep those of a closed event loop.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None and not _is_starlettes(frame):
         frame = frame.f_back
     while frame is not None and _is_starlettes(frame):

@@ -161,7 +161,7 @@ class RequestReader:
                     self._taken.clear()
                     await self._taken.wait()
         except Exception:
-            logger.exception("receive() of the server failed while the client was watched")
+            logger.exception("the server's receive() failed while the client was being watched")
         finally:
             self._arrived.set()
 

@@ -213,7 +213,7 @@ def listens_for_disconnect() -> bool:
 
     It may do so before it has sent its start. A handler that reads is none of this.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None:
         # Starlette's, and that of sse-starlette.
         if frame.f_code.co_name in ("listen_for_disconnect", "_listen_for_disconnect"):
@@ -227,7 +227,7 @@ def takes_errors_for_leaving() -> bool:
 
     A `TimeoutError` is one as well. A response that streams in a task group does not.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None and frame.f_globals.get("__name__") != "quattro_web._middleware":
         if frame.f_code in _TAKES_ERRORS:
             return True
@@ -247,7 +247,7 @@ async def close_body() -> None:
     # What has called `send` is on the stack: Starlette's responses, and those of others that are
     # like them, iterate over an attribute of this name.
     bodies: list[AsyncGeneratorType[Any, Any]] = []
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None and frame.f_globals.get("__name__") != "quattro_web._middleware":
         _collect(getattr(frame.f_locals.get("self"), "body_iterator", None), bodies)
         frame = frame.f_back

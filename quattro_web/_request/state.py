@@ -25,8 +25,8 @@ class RequestState(Enum):
 class CancelReason(StrEnum):
     """Why a request's handler and children were cancelled by its task group.
 
-    It is the message of the `asyncio.CancelledError` that they see (``exc.args``), as far as the
-    code in between passes it on, and what `cancel_reason` returns.
+    `cancel_reason` returns it. It is also the message of their `asyncio.CancelledError`
+    (``exc.args``), provided that the code in between passes the message on.
 
     .. versionadded:: 0.1
     """

@@ -1,4 +1,4 @@
-"""What a request has started: its task group, and how its response waits for it."""
+"""The tasks of a request: its task group, and how its response waits for it."""
 
 from __future__ import annotations
 
@@ -7,29 +7,32 @@ import sys
 from asyncio import CancelledError, current_task
 from asyncio import tasks as asyncio_tasks
 from asyncio.events import _get_running_loop
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
-from types import CoroutineType, FrameType
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from types import CoroutineType, FrameType, MappingProxyType
+from typing import Any, Never, NoReturn, Protocol, TypeVar, cast
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
-from quattro_core import TaskGroup
-from quattro_core._threads import after_thread, cancel, local_of, thread_call
+from quattro_core import TaskGroup, TooManyWaitingError
+from quattro_core._threads import cancel, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
-from quattro_web._request.handler_end import FUNCTION_STACK, REQUEST_STACK, Guard
+from quattro_web._request.handler_end import REQUEST_STACK, Guard
 from quattro_web._request.handlers import (
     HANDLERS,
     EndsChildren,
     choose,
     end_children_first,
     exited,
+    log_unanswered,
+    note_unawaited,
     only_leaf,
     raise_anew,
+    refuse_denial,
 )
 from quattro_web._request.response import (
     BODIES,
@@ -42,6 +45,8 @@ from quattro_web._request.response import (
 )
 from quattro_web._request.state import CancelReason, RequestState
 from quattro_web._util import cancel_scopes
+from quattro_web._util.counts import REJECTIONS, TASK_FAILURES, error_type
+from quattro_web._util.routes import route_path
 from quattro_web._util.scope import REQUEST, Connection
 from quattro_web._util.task_stacks import task_name
 
@@ -81,6 +86,10 @@ _OVER = RequestState.OVER  # see response.py
 # host is cancelled: `gather` takes three.
 TURNS = 4
 
+# Turns that the host gets to pass on the failure of a stream before it is cancelled: a task group
+# of anyio's loses the failure if its host is cancelled in the group's last turn.
+FAILURE_TURNS = 20
+
 # Seconds that who has seen the cancellation of a child, for which it waited, gets to end by itself.
 PATIENCE = 10.0
 
@@ -89,7 +98,7 @@ BEGIN_TURNS = 20
 
 _CANCELLED = "the request's task group was cancelled before the response was complete"
 
-_OWN_ERRORS: dict[CancelReason, type[DeadlineExceededError | ShuttingDownError]] = {
+_OWN_ERRORS: dict[CancelReason | None, type[DeadlineExceededError | ShuttingDownError]] = {
     CancelReason.DEADLINE: DeadlineExceededError,
     CancelReason.SHUTDOWN: ShuttingDownError,
 }
@@ -111,9 +120,18 @@ class RequestGroup(TaskGroup):
     """
 
     _way_out = (
-        ": what a request starts ends before its response is complete; "
+        ": the tasks of a request end before its response is complete; "
         "hand work that outlives it to quattro_web.app_task_group(conn)"
     )
+    _is_open = (
+        ": the request's group is open until its response is complete, so use it without async "
+        "with; for a group of your own, write async with quattro_web.TaskGroup() as tg"
+    )
+    # Of one that is traced, which has its scope.
+    is_traced = False
+    scope: Connection = MappingProxyType({})
+    # What has failed: the kind of each child, and its error's name.
+    failed: tuple[tuple[str, str], ...] = ()
     # The tasks that run the request's code besides the parent: FastAPI's handler, as long as it
     # runs, and what sends the response.
     handler: asyncio.Task[Any] | None = None
@@ -165,11 +183,13 @@ class RequestGroup(TaskGroup):
     def create_task(
         self,
         coro: CoroutineOrFunction[T],
-        *,
+        *args: Never,
         name: str | None = None,
         context: Context | None = None,
         **kwargs: Any,
     ) -> asyncio.Task[T]:
+        if args:
+            return super().create_task(coro, *args)  # which says what is wrong
         loop = self._spawns_in
         if (
             _get_running_loop() is not loop
@@ -178,7 +198,11 @@ class RequestGroup(TaskGroup):
             or loop.get_task_factory() is not None
         ):
             # With care: a child may be eager, or have to wait, or there is something wrong.
-            return self._create_with_care(coro, name=name, context=context, **kwargs)
+            try:
+                return self._create_with_care(coro, name=name, context=context, **kwargs)
+            except TooManyWaitingError:
+                REJECTIONS.add("total_limit")
+                raise
         child: Any = _run_child(coro, self)
         child.__qualname__ = coro.__qualname__  # what asyncio's logs show
         child.send(None)
@@ -193,6 +217,15 @@ class RequestGroup(TaskGroup):
         return task
 
     create_task.__doc__ = TaskGroup.create_task.__doc__
+
+    def children(self) -> list[tuple[asyncio.Task[Any], str]]:
+        """Return all children, those that wait for their turn too, and what each is; in any thread.
+
+        That is ``"foreground"`` or ``"background"``.
+        """
+        background = tuple(self._background or ())
+        foreground = ((task, "foreground") for task in tuple(self._tasks))
+        return [*foreground, *((task, "background") for task in background)]
 
     def has_child(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether a task that runs is a child, also one that has begun before the group knows it.
@@ -238,10 +271,8 @@ class RequestGroup(TaskGroup):
         self._is_left = True
         self._phase += 1
         self._is_cancelling_hosts = False
-        self.handler = None
         if self._patience is not None:
             self._patience.cancel()
-            self._patience = None
         if self._left is not None and not self._left.done():
             self._left.set_result(None)
 
@@ -252,7 +283,6 @@ class RequestGroup(TaskGroup):
         """
         task = current_task()
         if task is self._parent_task:
-            self._phase += 1
             super()._cancel_parent(msg)
         elif task is not None and task is self.stream:
             self._cancel_stream(task, msg)
@@ -264,7 +294,7 @@ class RequestGroup(TaskGroup):
         """
         self._held_up = None
         task = current_task()
-        if self._cancelled is not None and task is self._cancelled:
+        if task is self._cancelled:
             self._cancelled = None
         elif self._parent_cancel_requested and task is self._parent_task:
             self._parent_cancel_requested = False
@@ -284,13 +314,12 @@ class RequestGroup(TaskGroup):
         A child can't wait for its own end, nor can a task for which a child waits. When the handler
         has ended, every other task is one of those.
         """
-        if self._may_be_eager():
-            await asyncio.sleep(0)  # the group knows an eager child when its first step has ended
+        await asyncio.sleep(0)  # the group knows an eager child when its first step has ended
         if not self.tasks:
             return True
         if self._is_left or current_task() in self.tasks:
             return False
-        self._left = self._left or self._loop.create_future()
+        self._left = self._loop.create_future()
         self._ending = self._loop.create_task(self.finish(), name="quattro_web end")
         try:
             await asyncio.wait((self._ending, self._left), return_when=asyncio.FIRST_COMPLETED)
@@ -315,7 +344,7 @@ class RequestGroup(TaskGroup):
             await asyncio.sleep(0)  # it is about to begin
             turns += 1
         stream = self.stream
-        if stream is not None and stream is not current_task() and not stream.done():
+        if stream is not None and stream is not current_task():
             if stream in self._told_by_child:
                 await asyncio.wait((stream,), timeout=PATIENCE)
             self._cancel_stream(stream, None)
@@ -327,8 +356,7 @@ class RequestGroup(TaskGroup):
     @property
     def is_cancelled(self) -> bool:
         """Whether it was cancelled, and the current task, which waits for its end, has not seen."""
-        is_due = self._parent_cancel_requested or self._cancelled is not None
-        is_due = is_due and getattr(current_task(), "_must_cancel", False)
+        is_due = self._parent_cancel_requested and getattr(current_task(), "_must_cancel", False)
         return is_due or self._held_up is not None
 
     def is_cancelled_by_others(self, parent: asyncio.Task[Any]) -> bool:
@@ -356,6 +384,21 @@ class RequestGroup(TaskGroup):
             error.__cause__ = cancelled
         return error
 
+    def _is_returned(self, task: asyncio.Task[Any], error: BaseException) -> bool:
+        # One that has called sys.exit() has no result: see `exited`.
+        is_exit = isinstance(error.__cause__, SystemExit)
+        return not is_exit and super()._is_returned(task, error)
+
+    def _fail(
+        self,
+        error: BaseException,
+        task: asyncio.Task[Any] | None = None,
+        *,
+        is_background: bool = False,
+    ) -> None:
+        self.failed += (("background" if is_background else "foreground", error_type(error)),)
+        super()._fail(error, task, is_background=is_background)
+
     def _tell_body(self, task: asyncio.Task[Any] | None) -> None:
         for asker in self.askers if task is not None else ():
             # One that somebody else has cancelled by now sees that instead.
@@ -382,8 +425,7 @@ class RequestGroup(TaskGroup):
 
     def _take_back_cancel(self, failure: BaseException) -> bool:
         task = current_task()
-        if task is None or task not in self.askers:
-            return False
+        assert task is not None
         before = self._cancels_before if task is self._parent_task else 0
         if (count := task.cancelling() - before) > 1:
             return False  # somebody else has cancelled it as well
@@ -391,12 +433,12 @@ class RequestGroup(TaskGroup):
             self._cancelled = None
         elif self._parent_cancel_requested and task is self._parent_task:
             self._parent_cancel_requested = False
-        elif count:
-            return False
+        elif count or task not in (self._parent_task, self.handler, self.stream):
+            return False  # a child, or a task of the handler's: others are cancelled for it
         if count:
             task.uncancel()
-        elif self._is_cancelling_hosts and task in (self._parent_task, self.handler, self.stream):
-            # It was to be cancelled when the children have ended, for what it knows now.
+        else:
+            # It may be about to be cancelled, when children have ended, for what it knows now.
             self._phase += 1
             self._is_cancelling_hosts = False
         self.told |= {id(failure)}
@@ -405,26 +447,27 @@ class RequestGroup(TaskGroup):
     def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
         self.is_calm = False
         if self.is_held_up:
-            self._held_up = self._held_up or (msg,)
-        elif self._cancelled is None and not self._parent_cancel_requested:
+            self._held_up = (msg,)
+        elif self._cancelled is None:
             handler = self.handler
-            runs = handler is not None and not handler.done()
-            if self.is_hosted and not runs:
+            if handler is not None and handler.done():
+                handler = None
+            if self.is_hosted and handler is None:
                 if not self._is_cancelling_hosts:
                     self._is_cancelling_hosts = True
                     self._cancel_hosts(msg, self._phase)
                 return
-            task = handler if handler is not None and runs else self._parent_task
-            cancel_it = partial(self._cancel_late, msg, self._phase)
-            if after_thread(task, cancel_it) or self._after_clean_up(task, cancel_it, late=late):
+            task = handler or self._parent_task
+            cancel_it = partial(self._cancel_parent_late, msg, self._phase)
+            if self._put_off(task, cancel_it, late=late):
                 return
             if task is self._parent_task:
-                super()._cancel_parent(msg)
+                super()._cancel_parent(msg, late=late)
             else:
                 self._cancelled = task
                 task.cancel(msg)
 
-    def _cancel_late(self, msg: object, phase: int) -> None:
+    def _cancel_parent_late(self, msg: object, phase: int) -> None:
         if phase == self._phase:
             self._cancel_parent(msg, late=True)
 
@@ -462,7 +505,7 @@ class RequestGroup(TaskGroup):
             self._waited_for += (task,)
             task.add_done_callback(partial(again, turns=TURNS))
             self._patience = self._loop.call_later(PATIENCE, again)
-        elif turns < TURNS:
+        elif turns < (FAILURE_TURNS if task is host and has_failed(stream) else TURNS):
             self._loop.call_soon(partial(again, turns=turns + 1))
         elif task is host:
             super()._cancel_parent(msg)
@@ -474,6 +517,17 @@ class RequestGroup(TaskGroup):
         if not self._is_stream_cancelled:
             self._is_stream_cancelled = True
             cancel(stream, msg)
+
+
+# Errors of Python's own, such as that of an attribute that is missing, name the public class.
+RequestGroup.__name__ = RequestGroup.__qualname__ = TaskGroup.__name__
+
+
+def has_failed(stream: asyncio.Task[Any] | None) -> bool:
+    """Whether a task has ended with an error of its own."""
+    if stream is None or not stream.done() or stream.cancelled():
+        return False
+    return stream.exception() is not None
 
 
 class _FirstStep:
@@ -513,7 +567,7 @@ async def _run_child(coro: Coroutine[Any, Any, T], group: RequestGroup | None) -
         result = await coro
     except BaseException as exc:
         # The coroutine of a task that is destroyed while it waits is closed, in no task.
-        if group is not None and not (isinstance(exc, GeneratorExit) and _is_gone(task)):
+        if group is not None and not _is_gone(task):
             _tell(group, task)
         task = group = None  # the error refers to this frame, and the task to the error
         if isinstance(exc, SystemExit):
@@ -591,7 +645,7 @@ def runs_handler() -> bool:
 
     A task that a handler has started is not.
     """
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None:
         if frame.f_globals.get("__name__") in _ROUTING:
             return True
@@ -604,7 +658,7 @@ _ROUTING = frozenset({"fastapi.routing", "starlette.routing"})
 
 def sending_websocket() -> WebSocket | None:
     """Return the WebSocket whose `send` the current task is in."""
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001  # nothing else tells
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
     while frame is not None:
         websocket = local_of(frame, "self") if frame.f_code is _SEND else None
         if isinstance(websocket, WebSocket):
@@ -632,6 +686,8 @@ class RequestTasks:
         guards: What ends the children before dependencies close; None if there is nothing to.
         have_ended: Whether the children have, so that whatever is sent may leave.
         has_raised: Whether the handler has raised something of its own.
+        offered: What an exception handler of the app's has raised, or has not answered as it was
+            cancelled: it is offered to none again.
         failure: What was raised at the end of the handler, to whoever stands around it; None if
             nothing has failed until then.
     """
@@ -645,7 +701,7 @@ class RequestTasks:
         self.have_ended = False
         self.failure: BaseException | None = None
         self.has_raised = False
-        self._has_told = False  # whether there was one
+        self.offered: BaseException | None = None
         # Why the request had been cancelled when that was told.
         self._told_reason: CancelReason | None = None
         # What tells those around the handler that the client has left: it is no failure.
@@ -674,8 +730,12 @@ class RequestTasks:
     @property
     def are_to_end(self) -> bool:
         """Whether children are to be ended before anybody else sees what their handler raises."""
-        is_answerable = self.request.state is RequestState.OPEN or self.is_websocket
-        return is_answerable and not self.have_ended
+        return self._is_before_response and not self.have_ended
+
+    @property
+    def _is_before_response(self) -> bool:
+        """Whether no response has begun; that of a WebSocket handler never does."""
+        return self.request.state is RequestState.OPEN or self.is_websocket
 
     def is_handled_here(self) -> bool:
         """Whether the current task has asked for the group, and is no child."""
@@ -698,8 +758,7 @@ class RequestTasks:
                 handlers = scope.get(HANDLERS)
                 if handlers is not None and EndsChildren not in handlers[0]:
                     end_children_first(handlers)
-            has_begun = self.request.state is not RequestState.OPEN and not self.is_websocket
-            if has_begun and group.stream is None and task is not parent:
+            if task is not parent and group.stream is None and not self._is_before_response:
                 group.stream = task  # the body of a response asks, the start of which has left
         if REQUEST_STACK in scope:
             if self.guards is None:
@@ -708,30 +767,29 @@ class RequestTasks:
             guard = self.guards.get(stack)
             if guard is None:
                 guard = self.guards[stack] = Guard(scope, self)
-            if guard.task is None and task is not None and FUNCTION_STACK in scope:
+            if guard.task is None and task is not None and self._is_before_response:
                 if task is parent or runs_handler():
                     guard.task = group.handler = task
                 else:
                     group.is_hosted = True  # a task that the handler has started asks for it
         elif task is not None and task is not parent:
-            if self.request.state is RequestState.OPEN and runs_handler():
+            if self._is_before_response and runs_handler():
                 group.handler = task
             group.is_hosted = True
 
     def unguard(self) -> None:
-        """Let go of those dependencies: the request has ended."""
+        """Let go of those dependencies, and count what has failed: the request has ended."""
+        for kind, error in self.group.failed:
+            TASK_FAILURES.add(kind, error, route_path(self.scope))
         guards, self.guards = self.guards, None
         for guard in (guards or {}).values():
             guard.detach()
-        self._news = None  # it refers to this object, by its traceback
+        self._news = self.offered = None  # they refer to this object, by their tracebacks
 
     def _is_main(self, task: asyncio.Task[Any] | None) -> bool:
         """Whether the handler runs in it, or the middleware does."""
         guards = (self.guards or {}).values()
         return task is self.request.parent or any(guard.task is task for guard in guards)
-
-    def _is_child(self, task: asyncio.Task[Any] | None) -> bool:
-        return task is None or self.group.has_child(task)
 
     # Sending
 
@@ -743,7 +801,7 @@ class RequestTasks:
                 return self._send_instead(message)
             is_denial = kind == "websocket.http.response.start"
             if is_denial and self.failure is not None and self.is_accepted:
-                return self._refuse_denial(self.failure)
+                return refuse_denial(self.failure)
             return self.request.pass_on(message)
         if kind == "http.response.start":
             self._hold(message)
@@ -755,19 +813,12 @@ class RequestTasks:
     def _hold(self, start: Message) -> None:
         group = self.group
         task = current_task()
-        if task is not self.request.parent and not self._is_child(task):
+        if task is not self.request.parent and not group.has_child(task):
             group.stream = task
         group.is_hosted = True
         if self.guards is None:
             group.handler = None  # it has returned; one of FastAPI's is told of by its guard
         self.request.hold(start)
-
-    async def _refuse_denial(self, failure: BaseException) -> NoReturn:
-        """Raise what is answered with a status, as an outer app does: it is too late for one."""
-        try:
-            raise_anew(failure)
-        finally:
-            del failure
 
     async def _send_instead(self, message: Message) -> None:
         """Send what is answered instead of a response that has failed, and nothing more of that."""
@@ -782,7 +833,7 @@ class RequestTasks:
         """Send the end of a response when the children have ended, after all that is held back."""
         request, group = self.request, self.group
         gate = request.opened_gate
-        if gate is not None and gate.timer is not None:
+        if gate is not None:
             gate.keep()
         if request.start is not None:
             await asyncio.sleep(0)  # as in `Exchange._send_last`
@@ -802,9 +853,7 @@ class RequestTasks:
             await self._fail()
         self.have_ended = True
         gate = request.opened_gate
-        is_whole = gate is None or not (gate.behind or gate.releasing is not None)
-        is_whole = is_whole and request.starting is None
-        if is_whole and end["type"] == "http.response.body":
+        if gate is None or not (gate.behind or gate.releasing is not None):
             await request.send_whole(end)
         else:
             await request.gate.flush()
@@ -891,6 +940,7 @@ class RequestTasks:
             )
             # A task group around the handler may have wrapped what `send` has raised.
             return self.failure if is_own or only_leaf(exc) is self.failure else exc
+        note_unawaited(exc)
         at = group.failed_before(exc)
         self.has_raised = not isinstance(exc, CancelledError)
         group.note_handler_end()
@@ -901,7 +951,11 @@ class RequestTasks:
             if not is_own and not self._is_told_by_others():
                 return exc
         elif cancelled is not None and not is_own:
-            raise cancelled
+            log_unanswered([exc], self.scope)
+            try:
+                raise cancelled
+            finally:
+                del cancelled  # it refers to this frame
         failure = self._failure(exc, at)
         self.failure = exc if failure is None else failure
         self._told_reason = self.request.reason
@@ -919,7 +973,7 @@ class RequestTasks:
             return False
         if task is self.request.parent and group.is_cancelled_by_others(task):
             return False
-        return bool(group.exceptions) or self.request.reason is not None or group.was_cancelled
+        return bool(group.exceptions) or group.was_cancelled
 
     async def handler_returned(self) -> None:
         """End the children, since dependencies close: they are waited for."""
@@ -959,7 +1013,7 @@ class RequestTasks:
         if isinstance(exc, AttributeError) and exc.__context__ is self.failure is not None:
             return True
         group = self.group
-        if not (group.untold or self.request.reason is not None or group.was_cancelled):
+        if not (group.untold or group.was_cancelled):
             return False
         if type(exc).__module__ == "fastapi.exceptions" and "not awaited" in str(exc):
             return True
@@ -990,25 +1044,22 @@ class RequestTasks:
         Returns:
             What has failed, in the order in which it did; a cancellation from outside is raised.
         """
-        group, failure = self.group, self.failure
+        group, failure, raised = self.group, self.failure, exc
         errors: list[BaseException] = []
+        cancelled: CancelledError | None = None
         at = group.failed_before(exc)
         group.note_handler_end()
         try:
-            if exc is None and self._is_abandoned:
-                group.is_held_up = True
-                try:
-                    await self.request.sections_end()
-                    await group.finish(immediate=True)
-                except CancelledError as cancelled:
+            if self._is_abandoned and (exc is None or isinstance(exc, Exception)):
+                cancelled = await self._finish()
+                if cancelled is not None:
+                    log_unanswered(() if exc is None else (exc,), self.scope)
                     exc = cancelled  # the exit tells whether it is the group's own
-                finally:
-                    group.is_held_up = False
             if isinstance(exc, CancelledError) and self._is_told_by_others():
                 await group.finish(immediate=True)
                 exc = None
             told = group.told if failure is None else {id(error) for error in group.exceptions}
-            await group.__aexit__(None if exc is None else type(exc), exc, None)
+            await group.__aexit__(None, exc, None)  # which does not look at the class
         except BaseExceptionGroup as failed:
             # A child that waits for another one fails with the same object: that is one failure.
             found = {id(error): error for error in failed.exceptions}
@@ -1016,6 +1067,8 @@ class RequestTasks:
                 found.pop(id(exc), None)
             # What the handler's end has told of is answered by who was told.
             errors = [error for number, error in found.items() if number not in told]
+            if isinstance(raised, CancelledError) and failure is None and not errors:
+                errors = self._caught(found.values())
         finally:
             self.have_ended = True
             group.note_handler_end()
@@ -1027,9 +1080,8 @@ class RequestTasks:
                 errors.insert(at, exc)
             else:
                 errors.insert(0, exc)
-            self._has_told = self.failure is not None
-            # It refers to this object, by its traceback.
-            self.failure = failure = exc = None
+            # They refer to this object, by their tracebacks.
+            self.failure = failure = exc = raised = cancelled = None
         return errors
 
     def failures(
@@ -1053,8 +1105,9 @@ class RequestTasks:
             # A child may be told so in the middle of its work; what the handler itself lets out
             # leaves the app, as it does without a group.
             errors = [e for e in errors if e is by_handler or not self.tells_of_leaving(e)]
-        own = None if request.is_over or reason is None else _OWN_ERRORS.get(reason)
-        if own is None or (self._has_told and reason is self._told_reason):
+        own = None if request.is_over else _OWN_ERRORS.get(reason)
+        is_told = reason is self._told_reason
+        if own is None or is_told or any(error is self.offered for error in errors):
             return errors
         at = min(request.failed_before, len(errors))
         return [*errors[:at], own(), *errors[at:]]
@@ -1092,30 +1145,41 @@ class RequestTasks:
             self._news = WebSocketDisconnect(1006) if self.is_websocket else ClientDisconnect()
         if self._news is not None:
             return self._news if exc is None or isinstance(exc, CancelledError) else None
-        # The app has cancelled its group by itself.
-        is_cancelled = exc is None or isinstance(exc, CancelledError)
-        return RuntimeError(_CANCELLED) if is_cancelled else None
+        if not (exc is None or isinstance(exc, CancelledError)):
+            return None
+        if caught := self._caught(self.group.exceptions):
+            return choose(caught, self.scope)
+        return RuntimeError(_CANCELLED)  # the app has cancelled its group by itself
+
+    def _caught(self, errors: Iterable[BaseException]) -> list[BaseException]:
+        """Return the errors of children, if the handler has caught them and is cancelled for them.
+
+        It has awaited another child then, which the failure has cancelled.
+        """
+        if self.group.was_cancelled or self.request.reason is not None:
+            return []
+        return list({id(error): error for error in errors}.values())
 
     async def _finish(self) -> CancelledError | None:
         """Cancel the children, and wait for them whatever comes; return a cancellation, if any."""
         group = self.group
-        first: CancelledError | None = None
+        last: CancelledError | None = None
         group.is_held_up = True
         try:
             if self.request.client_has_left:
                 await self.request.sections_end()
         except CancelledError as cancelled:
-            first = cancelled
+            last = cancelled
         try:
             await group.finish(immediate=True)
         except CancelledError as cancelled:
-            first = first or cancelled
+            last = cancelled
         finally:
             group.is_held_up = False
         try:
-            return first
+            return last
         finally:
-            del first  # it refers to this frame
+            del last  # it refers to this frame
 
     async def _fail(self) -> NoReturn:
         """Raise what has failed, where the handler waits for its children: nothing may leave then.

@@ -1,4 +1,4 @@
-"""What may cancel a request: its client's leaving and its deadline, where they were asked for."""
+"""What may cancel a request: a disconnect and a deadline, if they were asked for."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from weakref import ref
 from quattro_core import TaskGroup
 from quattro_web._request.receive import RequestReader
 from quattro_web._request.state import CancelReason
+from quattro_web._util.facts import facts
 from quattro_web._util.scope import Connection, describe
 from quattro_web._util.task_stacks import named_places, task_name
 
@@ -57,6 +58,7 @@ class WatchedRequest(Protocol):
     def innermost(self) -> WatchedRequest: ...
     @property
     def conn(self) -> Connection | None: ...
+    def open_watch(self, conn: Connection) -> Watch: ...
     def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool: ...
     def interrupt(self, conn: Connection, reason: CancelReason) -> None: ...
 
@@ -70,7 +72,8 @@ class Watch:
     # is a stream that has begun by then.
     _begins_by: float | None = None
     _ends_by: float | None = None
-    _must_end = False  # whether only the second one counts any more
+    _asked_by: float | None = None  # when its client wants it to begin
+    _must_end: bool  # whether only the second one counts any more
     _is_decided = False
     _uninterrupted = 0
     _section_end: asyncio.Future[None] | None = None
@@ -94,7 +97,6 @@ class Watch:
         self._is_decided = True
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
         self._request.reader.on_disconnect(self._left if cancels else None)
         if cancels:
             self._timer = self._loop.call_later(WATCH_AFTER, self._watch_client)
@@ -107,28 +109,30 @@ class Watch:
                 no response: until it is closed.
             stream: Until a stream is complete, at least as long.
         """
+        now = self._loop.time()
+        self._begins_by = None if seconds is None else now + seconds
+        self._ends_by = None if seconds is None or stream is None else now + stream
+        self._set_deadline()
+
+    def shorten_deadline(self, seconds: float) -> None:
+        """Have the response begin within some seconds from now, whatever deadline is set later."""
+        asked_by = self._loop.time() + seconds
+        self._asked_by = asked_by if self._asked_by is None else min(asked_by, self._asked_by)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
-            self._deadline = None
-        self._begins_by = self._ends_by = None
         self._must_end = False
-        if seconds is not None:
+        if self._asked_by is not None:
+            by = self._begins_by
+            self._begins_by = self._asked_by if by is None else min(by, self._asked_by)
+        if self._begins_by is not None:
             self._request.reader.keep_body()
-            now = self._loop.time()
-            self._begins_by = now + seconds
-            if stream is not None:
-                self._ends_by = now + stream
             if self._conn["type"] == "websocket":
                 self._ends_by, self._must_end = self._begins_by, True
             self._deadline = self._loop.call_at(self._begins_by, self._expire)
             _WITH_DEADLINE.set(ref(self))
-
-    def shorten_deadline(self, seconds: float) -> None:
-        """Set the deadline until the response begins, in seconds from now, if it is a later one."""
-        left, ends_by = self.time_left, self._ends_by
-        if left is None or seconds < left:
-            self.deadline(seconds, None)
-            self._ends_by = ends_by
 
     @property
     def time_left(self) -> float | None:
@@ -139,8 +143,7 @@ class Watch:
     @property
     def time_left_to_pass_on(self) -> float | None:
         """The seconds that what is called may take; None where no deadline would end it."""
-        is_cut = self._deadline is not None and not (self._request.is_over or self._uninterrupted)
-        return self.time_left if is_cut else None
+        return None if self._request.is_over or self._uninterrupted else self.time_left
 
     async def sections_end(self) -> None:
         """Wait until no such section goes on."""
@@ -156,14 +159,15 @@ class Watch:
     def exit_uninterrupted(self) -> None:
         """End such a section; what has come meanwhile cancels the request now."""
         self._uninterrupted -= 1
-        if self._section_end is not None and not self._uninterrupted:
+        if self._uninterrupted:
+            return
+        if self._section_end is not None:
             self._section_end.set_result(None)
             self._section_end = None
-        if self._pending and not self._uninterrupted:
-            pending, self._pending = self._pending, ()
-            for reason in pending:  # the first one counts
-                if reason is not CancelReason.DEADLINE or not self._goes_on():
-                    self._request.interrupt(self._conn, reason)
+        pending, self._pending = self._pending, ()
+        for reason in pending:  # the first one counts
+            if reason is not CancelReason.DEADLINE or not self._goes_on():
+                self._request.interrupt(self._conn, reason)
 
     def move_to(self, request: WatchedRequest, conn: Connection) -> None:
         """Watch over the request from further inside, where the handler's own words are heard."""
@@ -181,7 +185,6 @@ class Watch:
             self._timer.cancel()
         if self._deadline is not None:
             self._deadline.cancel()
-            self._deadline = None
 
     def _watch_client(self) -> None:
         expects = any(name == b"expect" for name, _ in self._conn["headers"])
@@ -191,7 +194,10 @@ class Watch:
         if not self._request.is_over:
             when = " at the end of its uninterrupted section" if self._uninterrupted else ""
             logger.info(
-                "%s: the client has left, its handler is cancelled%s", describe(self._conn), when
+                "%s: the client has left, its handler is cancelled%s",
+                describe(self._conn),
+                when,
+                extra=facts(self._conn),
             )
             self.interrupt(CancelReason.DISCONNECT)
 
@@ -215,6 +221,7 @@ class Watch:
             describe(self._conn),
             self._loop.time() - self._began,
             named_places(running),
+            extra=facts(self._conn, seconds=self._loop.time() - self._began),
         )
         self.interrupt(CancelReason.DEADLINE)
 
@@ -264,7 +271,7 @@ class WatchTimer:
         due, next_one = [], None
         # The newest ones first, until those that were met before.
         for request in reversed(tuple(self._requests)):
-            if request.watch_timer is None or not request.runs_in(loop):
+            if not request.runs_in(loop):
                 continue
             if request.has_lasted:
                 break
@@ -286,9 +293,7 @@ class WatchTimer:
         conn = request.conn
         if conn is None:
             return  # it has ended meanwhile
-        if request.watch is None:
-            request.watch = Watch(request, conn)
-        request.watch.begin()
+        (request.watch or request.open_watch(conn)).begin()
 
 
 def _context_of(request: WatchedRequest) -> Context:

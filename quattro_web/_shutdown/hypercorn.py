@@ -1,4 +1,4 @@
-"""The worker processes of hypercorn, which learn of a shutdown by an event instead of a signal."""
+"""hypercorn's worker processes, which an event notifies of a shutdown, instead of a signal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server around an app, as its own tasks show it: whether it shuts down, and what it serves.
+"""The server around an app, seen through its tasks: whether it shuts down, and what it serves.
 
 A server tells an app of its shutdown when the last request has ended, and is asked to stop in many
 ways: by a signal, or by an attribute, an event or a method of it in the program that runs it. Its
@@ -15,6 +15,7 @@ from contextvars import Context
 from types import FrameType
 from typing import Any, Protocol
 
+from quattro_core._threads import local_of
 from quattro_web._util.scope import describe
 from quattro_web._util.task_stacks import frames_of, package_of
 
@@ -57,6 +58,9 @@ class Server(Protocol):
     def requests(self) -> Iterator[tuple[asyncio.Task[Any], Mapping[str, Any]]]:
         """Yield the tasks in which it has called the app for a client, each with the scope."""
 
+    def cuts_requests(self, caller: FrameType, /) -> bool:
+        """Whether who cancels a request is the server, since a time of its own is over."""
+
     def connections(self) -> Iterator[ServerConnection]:
         """Yield the connections that are open; none if it does not show them."""
 
@@ -82,6 +86,9 @@ class Uvicorn:
             for frame in _frames_in(task, "run_asgi"):
                 yield task, frame.f_locals["self"].scope
 
+    def cuts_requests(self, caller: FrameType, /) -> bool:
+        return caller.f_globals.get("__name__") == "uvicorn.server"
+
     def connections(self) -> Iterator[ServerConnection]:
         for connection in tuple(self._server.server_state.connections):
             yield ServerConnection(connection.transport, getattr(connection, "scope", None))
@@ -103,6 +110,13 @@ class Hypercorn:
             for frame in _frames_in(task, "_handle"):
                 if frame.f_locals["config"] is config:
                     yield task, frame.f_locals["scope"]
+
+    def cuts_requests(self, caller: FrameType, /) -> bool:
+        # By the task group of a connection, whose task is cancelled then, and not if it fails.
+        if caller.f_globals.get("__name__") != "asyncio.taskgroups":
+            return False
+        task = getattr(local_of(caller, "self"), "_parent_task", None)
+        return isinstance(task, asyncio.Task) and bool(task.cancelling())
 
     def connections(self) -> Iterator[ServerConnection]:
         for task in tuple(self._frame.f_locals.get("server_tasks", ())):
@@ -146,6 +160,9 @@ class Granian:
         for task in asyncio.all_tasks():
             for frame in _frames_in(task, "future_watcher"):
                 yield task, frame.f_locals["watcher"].scope
+
+    def cuts_requests(self, _caller: FrameType, /) -> bool:
+        return False
 
     def connections(self) -> Iterator[ServerConnection]:
         return iter(())

@@ -1,4 +1,4 @@
-"""The signals by which an app learns of its shutdown, and by which it asks its server for one.
+"""The signals that notify an app of its shutdown, and that ask its server for one.
 
 A server lets its requests finish before it ends the lifespan, so a stream that waits for the
 lifespan's shutdown waits for itself. The signal comes first.
@@ -295,10 +295,10 @@ def stop_server(server: Server | None = None) -> bool:
         server.stop()
         return True
     logger.critical(
-        "the server could not be asked to stop, so the app goes on as it is: it is none that is "
-        "known, and it does not run in the main thread, or nothing in this process handles "
-        "SIGTERM. End it yourself when app_health(app) says that it is not ready, or /readyz "
-        "(health_routes) answers 503"
+        "the server could not be asked to stop, so the app keeps running: the server is not "
+        "a known one, and either it does not run in the main thread, or nothing in this process "
+        "handles SIGTERM. End it yourself when app_health(app) says that the app is not ready, or "
+        "/readyz (health_routes) answers 503"
     )
     return False
 

@@ -6,9 +6,9 @@ import asyncio
 import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from quattro_web._util.injection import schema_of_injected
+from quattro_web._util.injection import NotInjected, schema_of_injected
 
 T = TypeVar("T")
 
@@ -18,23 +18,23 @@ CLEANUP = 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class ShutdownGrace:
-    """The seconds that each part of a shutdown may take, counted from the signal, in this order.
+    """The seconds that each part of a shutdown may take, from the signal on, in this order.
 
-    A part that is done sooner leaves its time to the next one, which begins at once. Whatever is
-    cancelled has one more second for its clean-up. The defaults are 24 s together, and fit into the
-    30 s of Kubernetes.
+    A part that ends early leaves its time to the next one, which begins at once. Cancelled tasks
+    get one more second for their clean-up. The defaults add up to 24 s, which fits into the 30 s of
+    Kubernetes.
 
     Args:
-        requests: For requests, streams and WebSockets that are open: they are told at once, and
-            cancelled after this.
-        tasks: For work that was handed over to the app: cancelled after this.
-        pumps: For the clean-up of the pumps, which are cancelled when this begins.
-        resources: For what the app's own lifespan closes, and for the server to end. After it the
-            process is ended as it is, with status 1. None means that it may take for ever.
+        requests: For open requests, streams and WebSockets: they are notified at once, and
+            cancelled after this time.
+        tasks: For handed-over work, which is cancelled after this time.
+        pumps: For the clean-up of the pumps, which are cancelled at the start of this time.
+        resources: For the app's own lifespan to close its resources, and for the server to end.
+            After this time the process exits abruptly, with status 1. None means no limit.
 
     Raises:
-        TypeError: If one of them is not a number.
-        ValueError: If one of them is negative or not finite.
+        TypeError: If an argument is not a number.
+        ValueError: If an argument is negative or not finite.
 
     .. versionadded:: 0.1
     """
@@ -58,39 +58,46 @@ class ShutdownGrace:
 
     @property
     def total(self) -> float | None:
-        """All of it together, in seconds; None if the resources may take for ever."""
+        """The whole shutdown, in seconds; None if *resources* has no limit."""
         if self.resources is None:
             return None
         return self.until_pumps_end + self.resources
 
     @property
     def until_requests_end(self) -> float:
-        """Seconds from the signal until no request is waited for any more."""
+        """Seconds from the signal until the shutdown stops waiting for requests."""
         return self.requests + CLEANUP
 
     @property
     def until_tasks_end(self) -> float:
-        """Seconds from the signal until no handed-over work is waited for any more."""
+        """Seconds from the signal until the shutdown stops waiting for handed-over work."""
         return self.until_requests_end + self.tasks + CLEANUP
 
     @property
     def until_pumps_end(self) -> float:
-        """Seconds from the signal until no pump is waited for any more."""
+        """Seconds from the signal until the shutdown stops waiting for pumps."""
         return self.until_tasks_end + self.pumps
 
 
-class ShutdownEvent:
-    """Tells whether the server is shutting down, from the moment of its signal on.
+# Where FastAPI takes the class itself for a dependency.
+_Event = Annotated[
+    asyncio.Event, NotInjected("shutdown: quattro_web.fastapi.ShutdownEvent, without Depends")
+]
 
-    `shutdown_event` returns one, and pumps take it as ``shutdown``. FastAPI injects it where a
-    handler or a dependency annotates `quattro_web.fastapi.ShutdownEvent`.
+
+class ShutdownEvent:
+    """An event that is set when the server gets its signal to shut down.
+
+    `shutdown_event` returns it for a request, and pumps take it as their parameter ``shutdown``. In
+    FastAPI, annotate a parameter of a handler or a dependency with
+    `quattro_web.fastapi.ShutdownEvent`.
 
     .. versionadded:: 0.1
     """
 
     __slots__ = ("_event",)
 
-    def __init__(self, event: asyncio.Event) -> None:
+    def __init__(self, event: _Event) -> None:
         self._event = event
 
     def is_set(self) -> bool:

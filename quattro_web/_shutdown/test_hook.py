@@ -1,4 +1,4 @@
-"""How a test stands in for the server of an app, and looks into it."""
+"""How a test replaces the server of an app, and inspects the app."""
 
 from __future__ import annotations
 

@@ -114,8 +114,7 @@ class Watchdog:
         counting = tuple(self._counting)
         running = [line for each in counting for line in each.still_running()]
         logger.critical(
-            "the shutdown has not ended within %g s, so the process is ended as it is; "
-            "still running: %s",
+            "the shutdown has not ended within %g s, so the process exits now; still running: %s",
             max(each.seconds for each in counting),
             "; ".join([*running, *_threads()]),
         )
@@ -126,7 +125,7 @@ class Watchdog:
         try:
             return self._report()
         except Exception as exc:  # noqa: BLE001  # it looks at what other threads change
-            return [f"what could not be told: {exc!r}"]
+            return [f"what could not be read: {exc!r}"]
 
 
 def _loop_ends(loop: asyncio.AbstractEventLoop) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of arguments: what each may be, and the error that says so."""
+"""Checks of arguments: the values that are allowed, and the errors for others."""
 
 from __future__ import annotations
 
@@ -49,6 +49,16 @@ def required_seconds(name: str, seconds: float) -> float:
         ValueError: If it is not positive and finite.
     """
     return _seconds(name, seconds)
+
+
+def checked_wait(name: str, seconds: float) -> float:
+    """Return a duration that was given as argument *name*, if it is one, where 0 is none.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is negative or not finite.
+    """
+    return 0.0 if seconds == 0 and not isinstance(seconds, bool) else _seconds(name, seconds)
 
 
 def checked_limit(name: str, limit: int | None, *, least: int = 1) -> int | None:

@@ -1,4 +1,4 @@
-"""The current task and event loop, and what can be known of a cancellation."""
+"""The current task and event loop, and what can be known about a cancellation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cancel scopes of anyio, in which Starlette runs responses that stream and middlewares."""
+"""anyio's cancel scopes, in which Starlette runs streaming responses and middlewares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text that comes from others, such as a client's path, in logs and in the text of errors."""
+"""Escaping text from others, such as a client's path, in logs and error messages."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ MOST = 200
 
 # Letters and symbols that look like spaces: the fillers of Hangul, and the blank of Braille.
 _BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0")
+
+
+# In JSON, where nothing of it has to be escaped: enough for a path that somebody copies.
+MOST_IN_JSON = 1000
+
+
+def shortened(text: str, most: int = MOST_IN_JSON) -> str:
+    """Return *text* as it is, but from *most* characters on the rest becomes its length."""
+    return text if len(text) <= most else f"{text[:most]}... ({len(text)} characters)"
 
 
 def escaped(text: str, most: int = MOST) -> str:

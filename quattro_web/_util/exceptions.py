@@ -1,4 +1,4 @@
-"""What is set on the exceptions of an app, which may be of any kind, and what they say.
+"""Attributes and messages of an app's exceptions, which may be of any kind.
 
 One that is a frozen dataclass refuses to have an attribute set, also one of `BaseException`. One
 that a module keeps, such as ``NOT_FOUND = HTTPException(404)``, is raised again and again.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures.thread
 import os
 import sys
 import sysconfig
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack
 from functools import lru_cache, partial
 from itertools import islice
 from types import FrameType
@@ -14,7 +16,10 @@ from typing import Any
 
 from starlette.concurrency import iterate_in_threadpool
 
+import quattro_core
+from quattro_core._deadlock import Blocked
 from quattro_core._threads import awaited_by, frame_of, is_thread_call, local_of
+from quattro_core._workers import IN_PROCESS, IN_THREAD
 from quattro_web._util.escaping import escaped
 
 # Of what a log entry lists: a server may have thousands of streams open, and a request children.
@@ -41,11 +46,17 @@ _CALLERS = _LIBRARIES | {
 _RESPONSES = frozenset({"sse_starlette", "starlette"})
 _SENDS = frozenset({"_stream_response", "stream_response"})
 _IN_THREADS = iterate_in_threadpool.__code__
+_CLOSES = AsyncExitStack.__aexit__.__code__
 
 _STANDARD_LIBRARY = tuple(
     os.path.join(sysconfig.get_path(name), "")  # noqa: PTH118  # compared as text
     for name in ("stdlib", "platstdlib")
 )
+_OUR_FOLDERS = tuple(
+    os.path.join(os.path.dirname(path), "")  # noqa: PTH118, PTH120  # likewise
+    for path in (str(quattro_core.__file__), os.path.dirname(__file__))  # noqa: PTH120
+)
+_ANYIO = f"{os.sep}anyio{os.sep}"
 _INSTALLED = frozenset({"dist-packages", "site-packages"})
 
 _Stack = list[FrameType]
@@ -85,6 +96,11 @@ def waits_for_thread(task: asyncio.Task[Any]) -> bool:
     return any(map(is_thread_call, frames_of(task)[0]))
 
 
+def closes_stack(task: asyncio.Task[Any]) -> bool:
+    """Whether *task* closes an exit stack, as FastAPI does at the end of a request."""
+    return any(frame.f_code is _CLOSES for frame in frames_of(task)[0])
+
+
 def where(task: asyncio.Task[Any], *, listed: Collection[asyncio.Task[Any]] = ()) -> str:
     """Return the line at which *task* is suspended, as ``function, file:line``.
 
@@ -104,6 +120,9 @@ def where(task: asyncio.Task[Any], *, listed: Collection[asyncio.Task[Any]] = ()
         if places:
             return ", and ".join(dict.fromkeys(places))
     frames = frames_of(task)[0]
+    function = called_in_process(frames)
+    if function is not None:
+        return f"waiting for a process, in {name_of(function)}"
     found = [frame for frame in frames if package_of(frame) not in _LIBRARIES]
     found = found or [frame for frame in frames if package_of(frame) not in _OURS]
     if found:
@@ -129,13 +148,8 @@ def more_than_shown(count: int) -> list[str]:
 
 def _stacks(task: asyncio.Task[Any], seen: set[asyncio.Task[Any]]) -> Iterator[_Stack]:
     """Yield the frames of a task, and of those that it waits for, without those of ours."""
-    frames = frames_of(task)[0]
-    # What is around our middleware has called the app, and is none of its handlers.
-    begin = 0
-    for number, frame in enumerate(frames):
-        if frame.f_globals.get("__name__") == "quattro_web._middleware":
-            begin = number
-    stack = [*_with_bodies(frames[begin:]), *_frames_in_thread(frames)]
+    frames = inside_of_middleware(frames_of(task)[0])
+    stack = [*with_bodies(frames), *thread_frames(frames)]
     yield [frame for frame in stack if package_of(frame) not in _LIBRARIES]
     for awaited in _awaited_by(task):
         if awaited not in seen:
@@ -143,7 +157,7 @@ def _stacks(task: asyncio.Task[Any], seen: set[asyncio.Task[Any]]) -> Iterator[_
             yield from _stacks(awaited, seen)
 
 
-def _with_bodies(frames: _Stack) -> Iterator[FrameType]:
+def with_bodies(frames: Iterable[FrameType]) -> Iterator[FrameType]:
     """Yield frames, and before each that sends a piece of a body that of the body's generator.
 
     It is suspended where it has yielded that piece, and nothing awaits it while a client does not
@@ -188,18 +202,53 @@ def is_in_module(task: asyncio.Task[Any], module: str) -> bool:
     return False
 
 
-def _frames_in_thread(frames: _Stack) -> _Stack:
-    """Return the frames of the thread of anyio's that a task waits for, the outermost one first."""
+def thread_frames(frames: Iterable[FrameType]) -> _Stack:
+    """Return the frames of the thread that a task waits for, the outermost one first.
+
+    That is one of anyio's, or of the event loop's pool. There are none while all threads are busy.
+    """
     stack: _Stack = []
     for frame in frames:
         if frame.f_code.co_name == "run_sync_in_worker_thread":
-            worker = local_of(frame, "worker")  # not while all threads are busy
+            worker = local_of(frame, "worker")
             ident = getattr(worker, "ident", None) or 0
-            found = sys._current_frames().get(ident)  # noqa: SLF001  # nothing else tells
-            while found is not None:
-                stack.insert(0, found)
-                found = found.f_back
+            stack += _outermost_first(sys._current_frames().get(ident))  # noqa: SLF001  # nothing else tells
+        elif frame.f_code in IN_THREAD:
+            stack += _pool_frames(local_of(frame, "func_call"))
     return stack
+
+
+def _pool_frames(call: object) -> _Stack:
+    """Return the frames of the thread of a `concurrent.futures` pool that calls *call*."""
+    for innermost in sys._current_frames().values():  # noqa: SLF001  # as above
+        frame: FrameType | None = innermost
+        while frame is not None and frame.f_code is not _RUNS_WORK:
+            frame = frame.f_back
+        if frame is not None:
+            item = local_of(frame, "self")
+            work = getattr(item, "fn", None) or getattr(item, "task", (None,))[0]  # of 3.14
+            if work is call:
+                return _outermost_first(innermost)
+    return []
+
+
+_RUNS_WORK = concurrent.futures.thread._WorkItem.run.__code__  # noqa: SLF001  # as above
+
+
+def _outermost_first(innermost: FrameType | None) -> _Stack:
+    stack: _Stack = []
+    while innermost is not None:
+        stack.insert(0, innermost)
+        innermost = innermost.f_back
+    return stack
+
+
+def called_in_process(frames: Iterable[FrameType]) -> Any:
+    """Return the function that a task has called in another process; None if it has not."""
+    for frame in frames:
+        if frame.f_code is IN_PROCESS:
+            return local_of(frame, "function")
+    return None
 
 
 def _of_the_app(stack: _Stack) -> _Stack:
@@ -213,6 +262,43 @@ def _of_the_outermost_package(stack: _Stack) -> _Stack:
     return [frame for frame in stack if package_of(frame) == packages[0]] if packages else []
 
 
+def own_frames(frames: Sequence[FrameType]) -> _Stack:
+    """Return those of the app's own code; of an app that is installed, those of its package."""
+    stack = [frame for frame in frames if package_of(frame) not in _LIBRARIES]
+    return _of_the_app(stack) or _of_the_outermost_package(stack)
+
+
+def inside_of_middleware(frames: _Stack) -> _Stack:
+    """Return frames without those around our middleware: they have called the app."""
+    begin = 0
+    for number, frame in enumerate(frames):
+        if frame.f_globals.get("__name__") == "quattro_web._middleware":
+            begin = number
+    return frames[begin:]
+
+
+def waits_for_turn(task: asyncio.Task[Any]) -> bool:
+    """Whether a child waits for a free place of a limit, to begin or to go on."""
+    return isinstance(getattr(task, "_fut_waiter", None), Blocked)
+
+
+def runs_the_app(task: asyncio.Task[Any]) -> bool:
+    """Whether a task runs a function of the app's, so that its author knows it.
+
+    Only of an app that is not installed. It looks at no frame: asking for one makes it.
+    """
+    coro = coroutine_of(task)
+    if _ANYIO in _file_of(coro):  # it has a coroutine of its own around the function
+        coro = coro.cr_await
+    path = _file_of(coro)
+    return bool(path) and is_users(path) and not path.startswith(_OUR_FOLDERS)
+
+
+def _file_of(coro: object) -> str:
+    code = getattr(coro, "cr_code", None)
+    return "" if code is None else str(code.co_filename)
+
+
 def _place(stack: _Stack, own: _Stack) -> str:
     place = line_of(own[-1])
     if own[0] is stack[0] and own[0].f_code is not own[-1].f_code:
@@ -223,6 +309,8 @@ def _place(stack: _Stack, own: _Stack) -> str:
 @lru_cache(maxsize=1000)
 def is_users(path: str) -> bool:
     """Whether a file is of neither the standard library nor an installed package."""
+    if path.startswith("<frozen "):
+        return False
     path = os.path.realpath(path)
     return not path.startswith(_STANDARD_LIBRARY) and _INSTALLED.isdisjoint(path.split(os.sep))  # noqa: PTH206  # it is called often
 
@@ -233,6 +321,18 @@ def line_of_thread(innermost: FrameType) -> str:
     while frame is not None and package_of(frame) in _OURS:
         frame = frame.f_back
     return "waiting" if frame is None else line_of(frame)
+
+
+def place_in_thread(innermost: FrameType) -> str:
+    """Return the line of the app's own code at which a thread is, as `where`."""
+    stack: _Stack = []
+    frame: FrameType | None = innermost
+    while frame is not None:
+        if package_of(frame) not in _LIBRARIES:
+            stack.insert(0, frame)
+        frame = frame.f_back
+    own = _of_the_app(stack)
+    return _place(stack, own) if own else line_of_thread(innermost)
 
 
 def line_of(frame: FrameType) -> str:

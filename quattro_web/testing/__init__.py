@@ -1,4 +1,4 @@
-"""A testing kit for apps: a client with a lifespan, a virtual clock, and a watch for left tasks."""
+"""A testing kit for apps: a client that runs the lifespan, a virtual clock, and a leak check."""
 
 from quattro_web.testing._client import AppClient, RequestOptions
 from quattro_web.testing._clock import DeadlockError, VirtualClockLoop, advance

@@ -35,16 +35,16 @@ Params = Mapping[str, Any] | Sequence[tuple[str, Any]]
 
 
 class RequestOptions(TypedDict, total=False):
-    """The keyword arguments of `AppClient.get` and the others; each may be left out.
+    """The keyword arguments of `AppClient.get` and the other methods; all are optional.
 
-    A test's own helper takes and forwards them as ``**options: Unpack[RequestOptions]``.
+    A helper of your own can take and forward them as ``**options: Unpack[RequestOptions]``.
 
     Attributes:
-        params: More fields of the query string.
-        headers: More headers.
+        params: Additional fields of the query string.
+        headers: Additional headers.
         content: The body.
-        json: The body, as a value that is sent as JSON, instead.
-        data: The body, as the fields of a form, instead.
+        json: Instead of *content*: a value to send as JSON.
+        data: Instead of *content*: the fields of a form.
 
     .. versionadded:: 0.1
     """
@@ -57,33 +57,34 @@ class RequestOptions(TypedDict, total=False):
 
 
 class AppClient:
-    """A client, and the server of one app, in the event loop of the test.
+    """A client, and a server for one app, in the test's event loop.
 
-    The block starts the app up, with its lifespan, and shuts it down::
+    The block starts the app, with its lifespan, and shuts it down::
 
         async with AppClient(app) as client:
             response = await client.get("/prices", params={"shop": "corner"})
             assert response.json() == [9.99]
 
-    Each request runs in a separate task, as on a server. At the end of the block all clients leave
-    and the app shuts down as at a signal, in order: requests, handed-over work, pumps, lifespan. If
-    the block has failed, the client waits for nothing but clean-up. It uses no signals and no
-    threads, and never ends the process.
+    Each request runs in its own task, as on a server. At the end of the block, all clients
+    disconnect and the app shuts down in the same order as after a signal: requests, handed-over
+    work, pumps, lifespan. If the block fails, everything is cancelled, and the client waits only
+    for clean-up. It uses no signals and no threads, and never ends the process.
 
     Args:
         app: The ASGI app.
         headers: The headers of every request.
-        raise_app_exceptions: Whether what the app raises is raised to the test: by the request, or
-            else at the end of the block, failures of handed-over work as well. If not, clients get
-            what a server makes of it, such as a 500.
-        pumps: Whether the pumps start, or the names of those that do. `run_pump` runs the others.
+        raise_app_exceptions: Whether the app's errors are raised in the test: by the request, or
+            else at the end of the block, including errors of handed-over work. If false, clients
+            get the response that a server would send, such as a 500.
+        pumps: Whether the pumps start, or the names of those that start. `run_pump` can run the
+            others.
 
     Attributes:
-        headers: The headers of every request, which may be changed.
+        headers: The headers of every request; may be changed.
 
     Raises:
         TypeError: If *pumps* is a single name.
-        LookupError: At the beginning of the block, if *pumps* has a name that no pump has.
+        LookupError: At the start of the block, if *pumps* has a name that no pump has.
 
     .. versionadded:: 0.1
     """
@@ -131,22 +132,22 @@ class AppClient:
         json: Any = None,
         data: Params | None = None,
     ) -> Response:
-        """Make a request, and return its response, when the app has finished with it.
+        """Make a request, and return its response once the app has finished the request.
 
         Args:
             method: The method.
-            path: The path, with a query string if there is one.
-            params: More fields of the query string.
-            headers: More headers.
+            path: The path, with a query string if needed.
+            params: Additional fields of the query string.
+            headers: Additional headers.
             content: The body.
-            json: The body, as a value that is sent as JSON, instead.
-            data: The body, as the fields of a form, instead.
+            json: Instead of *content*: a value to send as JSON.
+            data: Instead of *content*: the fields of a form.
 
         Raises:
-            RuntimeError: If the app does not run.
-            ValueError: If *path* does not begin with a slash, or there is more than one body.
-            ResponseCutError: If the app has ended in the middle of the response.
-            Exception: What the app has raised, if that is to be raised.
+            RuntimeError: If the app is not running.
+            ValueError: If *path* does not begin with a slash, or if more than one body is given.
+            ResponseCutError: If the app ended in the middle of the response.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -215,17 +216,17 @@ class AppClient:
         more_content: bool = False,
         **options: Unpack[RequestOptions],
     ) -> HTTPExchange:
-        """Start a request, without waiting for its response.
+        """Start a request without waiting for its response.
 
         Args:
             method: The method.
-            path: The path, with a query string if there is one.
-            more_content: Whether more of the body is to come, by `HTTPExchange.upload`.
-            **options: What `request` takes, `RequestOptions`.
+            path: The path, with a query string if needed.
+            more_content: Whether more of the body will follow, through `HTTPExchange.upload`.
+            **options: The options of `request`: see `RequestOptions`.
 
         Raises:
-            RuntimeError: If the app does not run.
-            ValueError: If *path* does not begin with a slash, or there is more than one body.
+            RuntimeError: If the app is not running.
+            ValueError: If *path* does not begin with a slash, or if more than one body is given.
 
         .. versionadded:: 0.1
         """
@@ -246,12 +247,12 @@ class AppClient:
         """Open a WebSocket, for an ``async with`` block.
 
         Args:
-            path: The path, with a query string if there is one.
-            headers: More headers.
-            subprotocols: Those that the client knows.
+            path: The path, with a query string if needed.
+            headers: Additional headers.
+            subprotocols: The subprotocols that the client offers.
 
         Raises:
-            RuntimeError: If the app does not run.
+            RuntimeError: If the app is not running.
             ValueError: If *path* does not begin with a slash.
 
         .. versionadded:: 0.1
@@ -263,9 +264,9 @@ class AppClient:
         return socket
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request of another client in this run of the app, with its lifespan's state.
+        """Let another client send a request to this run of the app, with its lifespan's state.
 
-        For what this client does not do, such as cookies and uploads of files:
+        For features that this client lacks, such as cookies and file uploads:
         ``httpx.AsyncClient(transport=httpx.ASGITransport(app=client.asgi), base_url=...)``.
 
         .. versionadded:: 0.1
@@ -279,7 +280,7 @@ class AppClient:
         """The app's task group.
 
         Raises:
-            RuntimeError: If the app does not run, or is not installed.
+            RuntimeError: If the app is not running, or not installed.
 
         .. versionadded:: 0.1
         """
@@ -287,38 +288,40 @@ class AppClient:
 
     @property
     def health(self) -> AppHealth:
-        """The state of the app; of its pumps, those that were started.
+        """The state of the app, with the pumps that were started.
 
         Raises:
-            RuntimeError: If the app does not run, or is not installed.
+            RuntimeError: If the app is not running, or not installed.
 
         .. versionadded:: 0.1
         """
         return health_of(self._server.runs())
 
     async def wait_work_done(self) -> None:
-        """Wait until all work that was handed over to the app is done.
+        """Wait until all handed-over work is done.
 
         Raises:
-            Exception: What it has raised, if that is to be raised; an `ExceptionGroup` of several.
+            Exception: Whatever the work raised, if *raise_app_exceptions* is true; several errors
+                in an `ExceptionGroup`.
 
         .. versionadded:: 0.1
         """
         await self._server.wait_work_done()
 
     async def run_pump(self, name: str, *, seconds: float | None = None) -> None:
-        """Run a pump in the test itself, until it returns or some seconds are over.
+        """Run a pump in the test itself, until it returns or *seconds* have passed.
 
-        It is given what it takes, such as the state of the lifespan. It is neither restarted nor
-        locked, and what it raises is raised here. On a `VirtualClockLoop` the seconds take no time.
+        The pump gets its usual arguments, such as the lifespan's state. It is neither restarted nor
+        locked, and its errors are raised here. On a `VirtualClockLoop`, the seconds take no real
+        time.
 
         Args:
             name: Its name.
-            seconds: After how many it is cancelled. None means never.
+            seconds: After how many seconds the pump is cancelled. None means never.
 
         Raises:
-            LookupError: If no pump has that name, or if it runs already.
-            RuntimeError: If the app does not run, or is not installed.
+            LookupError: If no pump has that name, or if the pump is already running.
+            RuntimeError: If the app is not running, or not installed.
 
         .. versionadded:: 0.1
         """
@@ -332,28 +335,29 @@ class AppClient:
                 raise
 
     def begin_shutdown(self) -> None:
-        """Tell the app of a shutdown, as the signal that a server gets does.
+        """Begin the app's shutdown, as a server's signal does.
 
-        The `quattro_web.ShutdownEvent` is set at once, and the time of the `ShutdownGrace` runs.
-        Called again, it hurries, as a second signal does. The lifespan goes on: await `shut_down`,
-        or end the block.
+        This sets the `quattro_web.ShutdownEvent` at once, and starts the time of the
+        `ShutdownGrace`. A second call skips the grace period, as a second signal does. The lifespan
+        keeps running: await `shut_down`, or end the block.
 
         Raises:
-            RuntimeError: If the app does not run, or is not installed.
+            RuntimeError: If the app is not running, or not installed.
 
         .. versionadded:: 0.1
         """
         self._server.signal()
 
     async def shut_down(self) -> None:
-        """Shut the app down as a server does, with clients that stay, and wait until it has ended.
+        """Shut the app down as a server does, while clients stay connected, and wait until it has
+        ended.
 
-        Requests may finish within their grace, and are cancelled then; work that was handed over
-        and pumps end, and the lifespan closes what it has opened.
+        Requests may finish within their grace period, and are then cancelled; handed-over work and
+        pumps end, and the lifespan closes its resources.
 
         Raises:
-            RuntimeError: If the app does not run, or is not installed.
-            Exception: What has failed in the lifespan or in a pump.
+            RuntimeError: If the app is not running, or not installed.
+            Exception: Whatever failed in the lifespan or in a pump.
 
         .. versionadded:: 0.1
         """

@@ -7,6 +7,7 @@ import math
 import selectors
 from collections.abc import Callable
 from concurrent.futures import Executor
+from datetime import UTC, datetime
 from typing import Any, TypeVar, TypeVarTuple
 
 from quattro_web._util.task_stacks import task_name, waits_for_thread, where
@@ -26,8 +27,11 @@ WAKE_UP_WAIT = 0.2
 TICK = 1e-6
 
 
+BEGIN = datetime(2000, 1, 1, tzinfo=UTC)
+
+
 class DeadlockError(AssertionError):
-    """No task can ever run again: nothing is ready, no timer is set, no thread reports back.
+    """No task can ever run again: nothing is ready, no timer is set, and no thread is working.
 
     .. versionadded:: 0.1
     """
@@ -41,30 +45,53 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
             runner.run(main())
 
-    Sleeping for an hour takes no time, and everything happens in its order. Where a real loop would
-    hang for ever, this one raises `DeadlockError`, which names the tasks that wait. The loop waits
-    for threads (a ``def`` endpoint), for a second at most if a timer is set, but not for sockets: a
-    call to a real database would time out before its answer, so it needs the real clock.
+    Sleeping for an hour takes no real time, and everything happens in the right order. Where a real
+    loop would hang forever, this one raises `DeadlockError`, which names the waiting tasks. The
+    loop waits for threads (a ``def`` endpoint), for at most a second if a timer is set, but not for
+    sockets: a call to a real database would time out before its answer, so it needs a real clock.
+
+    ``Pump(cron=...)`` uses this clock. Your own calls, such as ``datetime.now()``, read the real
+    one.
+
+    Args:
+        begin: The date and time when the clock starts, with a time zone. None means the first of
+            January 2000, in UTC.
+
+    Raises:
+        ValueError: If *begin* has no time zone.
 
     .. versionadded:: 0.1
     """
 
-    def __init__(self) -> None:
+    def __init__(self, begin: datetime | None = None) -> None:
+        begin = BEGIN if begin is None else begin
+        self._begin = begin.timestamp()
         self._now = 0.0
         self._calls_to_threads = 0
         super().__init__(_Selector(self))
+        if begin.tzinfo is None:
+            self.close()  # not before it is made: nobody could close it
+            msg = f"begin must have a time zone, such as tzinfo=UTC, got {begin!r}"
+            raise ValueError(msg)
 
     def time(self) -> float:
-        """Return the seconds since the loop was made, all of them virtual.
+        """Return the virtual seconds since the loop was created.
 
         .. versionadded:: 0.1
         """
         return self._now
 
+    def wall_time(self) -> float:
+        """Return the Unix time by this clock: *begin* plus the virtual seconds since.
+
+        .. versionadded:: 0.1
+        """
+        return self._begin + self._now
+
     def run_in_executor(
         self, executor: Executor | None, func: Callable[[*Ts], T], *args: *Ts
     ) -> asyncio.Future[T]:
-        """Run a function in a thread, for which time stands still.
+        """Run a function in a thread; the clock stands still meanwhile.
 
         .. versionadded:: 0.1
         """
@@ -122,9 +149,9 @@ class _Selector(selectors.DefaultSelector):
 
 
 async def advance(seconds: float) -> None:
-    """Let virtual time pass: when it returns, all that is due by then has happened.
+    """Let virtual time pass; when this returns, everything due by then has happened.
 
-    ``advance(0)`` lets everything run that can run now.
+    ``advance(0)`` runs everything that can run now.
 
     Args:
         seconds: How many.

@@ -1,4 +1,4 @@
-"""One request or WebSocket of a test, served in a task of its own, as a server does."""
+"""One request or WebSocket of a test, served in its own task, as by a server."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class ClientLeftError(OSError):
 
 
 class ServedConnection(ABC):
-    """A request or a WebSocket, with both of its ends: what HTTP and WebSockets have in common.
+    """Both ends of a request or a WebSocket: the common part of HTTP and WebSockets.
 
     Args:
         app: The app.
         scope: The ASGI scope.
-        raises: Whether what the app raises is raised to the test.
+        raises: Whether the app's errors are raised in the test.
     """
 
     def __init__(self, app: ASGIApp, scope: Scope, *, raises: bool) -> None:
@@ -51,7 +51,7 @@ class ServedConnection(ABC):
 
     @property
     def error(self) -> BaseException | None:
-        """What the app has raised, and a server would log.
+        """The error that the app raised, which a server would log.
 
         .. versionadded:: 0.1
         """
@@ -68,7 +68,7 @@ class ServedConnection(ABC):
         except asyncio.CancelledError as exc:
             if _is_cancelled():
                 raise
-            msg = f"{describe(self._scope)} has raised CancelledError, and nobody has cancelled it"
+            msg = f"{describe(self._scope)} has raised CancelledError, but nobody cancelled it"
             error = RuntimeError(msg)
             error.__cause__ = exc
             self._fail(error)

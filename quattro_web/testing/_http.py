@@ -1,4 +1,4 @@
-"""One HTTP request, seen by the client that makes it, and its response."""
+"""One HTTP request, as its client sees it, and its response."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _WITHOUT_BODY = frozenset({204, 304})
 
 
 class HTTPExchange(ServedConnection):
-    """A request on its way, and its response as it comes. `AppClient.start` makes one.
+    """A request in progress, and its response as it arrives; created by `AppClient.start`.
 
-    The app serves it in a task of its own. When the block ends before the response is complete, the
-    client leaves, and the block waits until the app has finished::
+    The app serves it in its own task. If the block ends before the response is complete, the client
+    disconnects, and the block waits until the app has finished::
 
         async with client.start("GET", "/ticks") as ticks:
             assert await ticks.chunk() == b"tick"
 
-    Iterating over it gives the chunks of the body as the app has sent them. An app that sends more
-    than 64 KiB ahead of a client that does not read has to wait, as on a server.
+    Iterating over it yields the chunks of the body as the app sends them. If the client does not
+    read, the app has to wait once 64 KiB are unread, as on a server.
 
     .. versionadded:: 0.1
     """
@@ -44,14 +44,14 @@ class HTTPExchange(ServedConnection):
         self.upload(body, more=more)
 
     def upload(self, piece: bytes, *, more: bool = True) -> None:
-        """Send a piece of the request's body.
+        """Send a piece of the request body.
 
         Args:
             piece: The piece.
-            more: Whether more is to come.
+            more: Whether more will follow.
 
         Raises:
-            RuntimeError: If the body is complete, or the client has left.
+            RuntimeError: If the body is complete, or the client has disconnected.
 
         .. versionadded:: 0.1
         """
@@ -59,26 +59,26 @@ class HTTPExchange(ServedConnection):
             msg = "the body of this request is complete: start it with more_content=True"
             raise RuntimeError(msg)
         if self._has_left:
-            msg = "the client has left this request: it uploads nothing any more"
+            msg = "the client has left this request, so it can't upload any more"
             raise RuntimeError(msg)
         self._is_uploading = more
         self._feed({"type": "http.request", "body": piece, "more_body": more})
 
     def disconnect(self) -> None:
-        """Leave: the app receives ``http.disconnect`` after what was uploaded, and nobody reads.
+        """Disconnect: after the uploaded body, the app receives ``http.disconnect``.
 
-        What the app sends from then on is dropped, the 499 of a cancelled request as well.
+        Whatever the app sends from then on is dropped, including the 499 of a cancelled request.
 
         .. versionadded:: 0.1
         """
         self._leave()
 
     async def wait_started(self) -> Self:
-        """Wait until the response has begun: its status and its headers are there.
+        """Wait until the response has begun, and its status and headers are known.
 
         Raises:
-            ResponseCutError: If the app has ended without one, or the client has left.
-            Exception: What the app has raised, if that is to be raised.
+            ResponseCutError: If the app ended without a response, or the client has disconnected.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -90,10 +90,10 @@ class HTTPExchange(ServedConnection):
 
     @property
     def status_code(self) -> int:
-        """The status of the response. Where the app fails, and that is not raised, it is 500.
+        """The status of the response; 500 if the app fails and *raise_app_exceptions* is false.
 
         Raises:
-            RuntimeError: If it has not begun: await `wait_started` before.
+            RuntimeError: If the response has not begun: await `wait_started` first.
 
         .. versionadded:: 0.1
         """
@@ -104,7 +104,7 @@ class HTTPExchange(ServedConnection):
         """The headers of the response.
 
         Raises:
-            RuntimeError: If it has not begun: await `wait_started` before.
+            RuntimeError: If the response has not begun: await `wait_started` first.
 
         .. versionadded:: 0.1
         """
@@ -112,7 +112,7 @@ class HTTPExchange(ServedConnection):
 
     @property
     def content(self) -> bytes:
-        """What has been read of the body so far.
+        """The part of the body that has been read so far.
 
         .. versionadded:: 0.1
         """
@@ -120,19 +120,19 @@ class HTTPExchange(ServedConnection):
 
     @property
     def is_complete(self) -> bool:
-        """Whether the app has sent the response to its clean end.
+        """Whether the app has sent the whole response.
 
         .. versionadded:: 0.1
         """
         return self._state.is_complete
 
     async def chunk(self) -> bytes | None:
-        """Return the next chunk of the body as soon as it is there; None after the last one.
+        """Return the next chunk of the body as soon as it arrives; None after the last one.
 
         Raises:
-            ResponseCutError: If the app has ended in the middle of the response, or the client has
-                left.
-            Exception: What the app has raised, if that is to be raised.
+            ResponseCutError: If the app ended in the middle of the response, or the client has
+                disconnected.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -154,12 +154,12 @@ class HTTPExchange(ServedConnection):
         return chunk
 
     async def response(self) -> Response:
-        """Read on to the end, and return the response, when the app has finished with it.
+        """Read to the end, and return the response once the app has finished the request.
 
         Raises:
-            ResponseCutError: If the app has ended in the middle of the response, or the client has
-                left.
-            Exception: What the app has raised, if that is to be raised.
+            ResponseCutError: If the app ended in the middle of the response, or the client has
+                disconnected.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -169,12 +169,12 @@ class HTTPExchange(ServedConnection):
         return Response(self.status_code, self.headers, self.content)
 
     async def wait_finished(self) -> Self:
-        """Wait until the app has finished with the request, its background tasks included.
+        """Wait until the app has finished the request, including its background tasks.
 
-        What is left of the body is read meanwhile.
+        Reads the rest of the body meanwhile.
 
         Raises:
-            Exception: What the app has raised, if that is to be raised.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -209,7 +209,7 @@ class HTTPExchange(ServedConnection):
 
     def _begun(self) -> ResponseState:
         if not self._state.is_begun:
-            msg = "the response has not begun: await exchange.wait_started() before"
+            msg = "the response has not begun: await exchange.wait_started() first"
             raise RuntimeError(msg)
         return self._state
 
@@ -252,11 +252,11 @@ class HTTPExchange(ServedConnection):
 
 
 class Response:
-    """A response that is complete.
+    """A complete response.
 
     Attributes:
         status_code: Its status.
-        headers: Its headers; upper and lower case are the same.
+        headers: Its headers, case-insensitive.
         content: Its body.
 
     .. versionadded:: 0.1
@@ -269,7 +269,7 @@ class Response:
 
     @property
     def text(self) -> str:
-        """The body as text, in the charset that the headers name, or else in UTF-8.
+        """The body as text, in the charset of its headers, or else in UTF-8.
 
         .. versionadded:: 0.1
         """
@@ -278,10 +278,10 @@ class Response:
         return self.content.decode(fields.get_content_charset("utf-8"), "replace")
 
     def json(self) -> Any:
-        """Return what the body says, as JSON.
+        """Return the body, parsed as JSON.
 
         Raises:
-            ValueError: If it is no JSON.
+            ValueError: If the body is not JSON.
 
         .. versionadded:: 0.1
         """
@@ -292,7 +292,7 @@ class Response:
 
 
 class ResponseCutError(ConnectionError):
-    """The app has ended a response in the middle: a client can tell it from a complete one.
+    """The app ended a response in the middle, so that the client can tell that it is incomplete.
 
     .. versionadded:: 0.1
     """

@@ -1,4 +1,4 @@
-"""Tasks that are left behind: who has made them, and what they have outlived."""
+"""Tasks that are left behind: what created them, and what they outlived."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _GROUPS = frozenset({"anyio", "quattro_core", "quattro_web", "trio"})
 _LOOPS = frozenset({"asyncio", "uvloop"})
 
 _ADVICE = (
-    "Await it, or make it in a group: RequestTaskGroup ends before the response, AppTaskGroup is "
-    "for what outlives it."
+    "Await it, or start it in a group: RequestTaskGroup for tasks that end before the response, "
+    "AppTaskGroup for those that outlive it."
 )
 
 _watches: list[LeakWatch] = []  # the innermost one last
 
 
 class LeakedTaskError(AssertionError):
-    """Tasks were left behind: the message names each, and the line that has made it.
+    """Tasks were left behind; the message names each one, and the line that created it.
 
     .. versionadded:: 0.1
     """
@@ -56,13 +56,14 @@ class LeakedTaskError(AssertionError):
 
 @contextmanager
 def no_leaked_tasks() -> Iterator[None]:
-    """Fail if a task that is made in the block is left behind; the fixture of that name does so.
+    """Fail if a task created in the block is left behind, as the pytest fixture of the same name
+    does.
 
-    For tests that don't run under pytest. It must not be entered while an event loop runs whose
-    end it should see: put it around ``asyncio.run``.
+    For tests that don't run under pytest. Enter it before the event loop starts: put it around
+    ``asyncio.run``.
 
     Raises:
-        LeakedTaskError: If there is one, and the block has not failed itself.
+        LeakedTaskError: If a task was left behind, and the block did not fail itself.
 
     .. versionadded:: 0.1
     """

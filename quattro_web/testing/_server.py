@@ -18,6 +18,8 @@ from quattro_web.testing._leaks import watch_scope
 
 logger = logging.getLogger("quattro_web.testing")
 
+ENDED = "the app is no longer running"
+
 # Passes of the event loop in which what a client's leaving ends has ended.
 PASSES = 20
 
@@ -49,7 +51,7 @@ class Server:
     async def start(self) -> None:
         """Start the app up."""
         if self._lifespan is not None:
-            msg = "this client has run its app already: make another AppClient"
+            msg = "this client has already run its app: create another AppClient"
             raise RuntimeError(msg)
         lifespan = self._lifespan = LifespanTask(self.app, self._hook)
         try:
@@ -66,8 +68,16 @@ class Server:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What the lifespan has yielded, for one request."""
-        return dict(self._running().state)
+        """What the lifespan has yielded, for one request.
+
+        Raises:
+            RuntimeError: If the app does not run, or has ended by itself, as it does when a pump
+                has failed: a server takes no request then.
+        """
+        lifespan = self._running()
+        if lifespan.task.done() and self._hook.runs:
+            raise RuntimeError(ENDED)
+        return dict(lifespan.state)
 
     def keep(self, connection: ServedConnection) -> None:
         """Take in what is being served."""
@@ -146,7 +156,7 @@ class Server:
         if name not in not_started:
             known = self._pump_names()
             msg = (
-                f"pump {name!r} runs already: AppClient(app, pumps=False) does not start it"
+                f"pump {name!r} is already running: AppClient(app, pumps=False) does not start it"
                 if name in known
                 else f"there is no pump {name!r}; the app has {known}"
             )
@@ -175,9 +185,9 @@ class Server:
     def _running(self) -> LifespanTask:
         if self._lifespan is None or self._has_ended:
             msg = (
-                "the app does not run any more"
+                ENDED
                 if self._has_ended
-                else "the app does not run: use `async with AppClient(app) as client`"
+                else "the app is not running: use `async with AppClient(app) as client`"
             )
             raise RuntimeError(msg)
         return self._lifespan

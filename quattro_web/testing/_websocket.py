@@ -1,4 +1,4 @@
-"""One WebSocket, seen by the client that has opened it."""
+"""One WebSocket, as its client sees it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOST = 1006
 
 
 class WebSocketExchange(ServedConnection):
-    """The client's end of a WebSocket. `AppClient.websocket` makes one.
+    """The client's end of a WebSocket; created by `AppClient.websocket`.
 
     The block opens it::
 
@@ -28,13 +28,13 @@ class WebSocketExchange(ServedConnection):
             await socket.send_text("hello")
             assert await socket.receive_text() == "hello, too"
 
-    When the block ends, the client closes it, and waits until the app has finished with it.
+    When the block ends, the client closes the connection, and waits until the app has finished.
 
     Attributes:
-        headers: The headers with which the app has accepted it.
-        subprotocol: The subprotocol that the app has chosen, if any.
-        close_code: The code with which the app has closed it; None as long as it has not.
-        close_reason: The reason that it has given.
+        headers: The headers with which the app accepted it.
+        subprotocol: The subprotocol that the app chose, if any.
+        close_code: The code with which the app closed it; None while it is open.
+        close_reason: The reason that the app gave.
 
     .. versionadded:: 0.1
     """
@@ -110,36 +110,36 @@ class WebSocketExchange(ServedConnection):
         self._send_to_app({"text": json.dumps(value)})
 
     async def receive_text(self) -> str:
-        """Return the next message, which is text.
+        """Return the next message, which must be text.
 
         Raises:
-            TypeError: If it is binary.
-            WebSocketDisconnect: If the app has closed the connection. It has the code.
-            Exception: What the app has raised, if that is to be raised.
+            TypeError: If the message is binary.
+            WebSocketDisconnect: If the app has closed the connection; it has the close code.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
         return str(await self._receive_from_app("text"))
 
     async def receive_bytes(self) -> bytes:
-        """Return the next message, which is binary.
+        """Return the next message, which must be binary.
 
         Raises:
-            TypeError: If it is text.
-            WebSocketDisconnect: If the app has closed the connection. It has the code.
-            Exception: What the app has raised, if that is to be raised.
+            TypeError: If the message is text.
+            WebSocketDisconnect: If the app has closed the connection; it has the close code.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
         return bytes(await self._receive_from_app("bytes"))
 
     async def receive_json(self) -> Any:
-        """Return what the next message says, as JSON.
+        """Return the next message, parsed as JSON.
 
         Raises:
-            ValueError: If it is no JSON.
-            WebSocketDisconnect: If the app has closed the connection. It has the code.
-            Exception: What the app has raised, if that is to be raised.
+            ValueError: If the message is not JSON.
+            WebSocketDisconnect: If the app has closed the connection; it has the close code.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -155,17 +155,17 @@ class WebSocketExchange(ServedConnection):
             super()._leave()
 
     def drop(self) -> None:
-        """Lose the connection, without a close frame: the code is 1006 then.
+        """Drop the connection without a close frame; the code is then 1006.
 
         .. versionadded:: 0.1
         """
         self.close(LOST)
 
     async def wait_finished(self) -> Self:
-        """Wait until the app has finished with it.
+        """Wait until the app has finished with the connection.
 
         Raises:
-            Exception: What the app has raised, if that is to be raised.
+            Exception: Whatever the app raised, if *raise_app_exceptions* is true.
 
         .. versionadded:: 0.1
         """
@@ -265,11 +265,10 @@ class WebSocketExchange(ServedConnection):
 
 
 class WebSocketRefusedError(ConnectionError):
-    """The app has refused a WebSocket.
+    """The app refused a WebSocket.
 
     Attributes:
-        response: What it has answered. Servers answer 403 where it has closed the connection
-            without a word.
+        response: The app's response; 403, as on a server, if the app just closed the connection.
 
     .. versionadded:: 0.1
     """

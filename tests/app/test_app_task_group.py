@@ -76,6 +76,23 @@ def test_mounted_sub_app() -> None:
     assert desk.done == ["/plain/", "/installed/"]
 
 
+def test_mounted_sub_app_with_a_lifespan() -> None:
+    """A1: A mounted sub-app whose lifespan is run as well has a group of its own."""
+    desk = Desk()
+    sub = Starlette(routes=[Route("/", desk.endpoint)])
+    install(sub)
+    app = Starlette(routes=[Mount("/sub", sub)])
+    install(app)
+
+    async def main() -> None:
+        async with Life(app) as life:
+            async with Life(sub):
+                assert (await life.get("/sub/")).status == 200
+            assert desk.done == ["/sub/"]
+
+    run(main())
+
+
 def test_websocket() -> None:
     """A1: A WebSocket handler gets the app's group; the log names its work by its path."""
     desk = Desk()

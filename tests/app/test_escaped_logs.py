@@ -107,7 +107,7 @@ def serve(app: Starlette, path: str = PATH, *, leaves: bool = False, request_id:
     [
         (child, {"leaves": True}, f"GET {SHOWN_PATH}: the client has left"),
         (child, {"deadline": 0.5}, f"GET {SHOWN_PATH} has passed its deadline"),
-        (child, {}, "the shutdown cancels what is still open"),
+        (child, {}, "the shutdown cancels everything that is still open"),
         (failing_work, {}, f"{SHOWN}, handed over by GET {SHOWN_PATH} (request id '{ID}')"),
         (slow_work, {}, "the shutdown cancels handed-over work"),
     ],

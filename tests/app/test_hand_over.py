@@ -5,7 +5,6 @@ import logging
 from typing import Any, assert_type
 
 import pytest
-from fastapi import FastAPI
 from starlette.applications import Starlette
 
 from quattro_web import install
@@ -127,29 +126,6 @@ def test_after_the_shutdown() -> None:
     for work in (fail, fail()):
         with pytest.raises(RuntimeError, match=r"the app has shut down.*GET /items/5"):
             groups[0].create_task(work)
-
-
-def test_in_a_thread() -> None:
-    """A5: In a thread, as that of a def handler, it is an error that names the way out."""
-    raised: list[str] = []
-    app = FastAPI()
-
-    @app.get("/")
-    def handler(group: AppTaskGroup) -> None:
-        for work in (fail, fail()):
-            with pytest.raises(RuntimeError) as caught:
-                group.create_task(work)
-            raised.append(str(caught.value))
-
-    install(app)
-
-    async def main() -> None:
-        async with Life(app) as life:
-            assert (await life.get()).status == 200
-
-    run(main())
-    assert len(raised) == 2
-    assert all("anyio.from_thread.run_sync" in message for message in raised)
 
 
 def test_a_server_that_gives_up(errors: list[logging.LogRecord]) -> None:

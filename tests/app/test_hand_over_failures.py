@@ -137,7 +137,9 @@ def test_work_that_the_end_of_the_loop_cancels(errors: list[logging.LogRecord]) 
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         runner.run(main())
     messages = [record.getMessage() for record in errors]
-    lost = "mail, handed over by GET /items/5, was cancelled before its end, as the event loop ends"
+    lost = (
+        "mail, handed over by GET /items/5, was cancelled unfinished, because the event loop ended"
+    )
     assert lost in messages
 
 
@@ -165,7 +167,34 @@ def test_what_cancelled_work_hands_over_is_cancelled_too(errors: list[logging.Lo
 
     serve(hand_over, log)
     assert log.index("late work cancelled") < log.index("pump ends")
-    assert not [record for record in errors if "waits no longer" in record.getMessage()]
+    assert not [record for record in errors if "no longer waits" in record.getMessage()]
+
+
+def test_clean_up_that_other_work_waits_for() -> None:
+    """A5, C5: The shutdown cancels work once: a clean-up is not cut by other work that waits for
+    its end, and is cancelled as well."""
+    log: list[str] = []
+
+    def hand_over(group: AppTaskGroup) -> None:
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0.01)
+                log.append("work cleaned up")
+
+        async def wait(task: asyncio.Task[None]) -> None:
+            await task
+
+        async def waits(task: asyncio.Task[None]) -> None:
+            async with asyncio.TaskGroup() as inner:
+                inner.create_task(wait(task))
+
+        task = group.create_task(work())
+        group.create_task(waits(task))
+
+    serve(hand_over, log)
+    assert log.index("work cleaned up") < log.index("pump ends")
 
 
 def test_failure_that_can_not_be_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -221,7 +250,7 @@ def test_work_that_nothing_can_cancel(errors: list[logging.LogRecord]) -> None:
     run(main())
     assert life.error is None
     assert log[-2:] == ["pump ends", "resource closes"]
-    given_up = "waits no longer for handed-over work that was cancelled: in a circle"
+    given_up = "no longer waits for handed-over work that was cancelled: in a circle"
     assert given_up in errors[-1].getMessage()
 
 

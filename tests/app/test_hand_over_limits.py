@@ -170,7 +170,8 @@ def test_refused_work_leaves_the_rest() -> None:
 
     def hand_over(group: AppTaskGroup) -> None:
         group.create_task(mail(log, 1))
-        with pytest.raises(AppBusyError):
+        told = "1 handed-over tasks .* 0 are waiting, .* for 1: .* app_max_waiting, which is 0"
+        with pytest.raises(AppBusyError, match=told):
             group.create_task(mail(log, 2))
 
     handed_over(hand_over, options={"app_concurrency_limit": 1, "app_max_waiting": 0})
@@ -301,7 +302,9 @@ def test_log_names_what_waits_when_the_event_loop_ends(errors: list[logging.LogR
 
     with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
         runner.run(main())
-    lost = "newsletter, handed over by GET /, was cancelled before its end, as the event loop ends"
+    lost = (
+        "newsletter, handed over by GET /, was cancelled unfinished, because the event loop ended"
+    )
     assert lost in [record.getMessage() for record in errors]
 
 

@@ -48,7 +48,7 @@ def test_healthy_app() -> None:
             report = json.loads(answer.body)
             since = report["pumps"]["the feed"].pop("since")
             assert datetime.fromisoformat(since).tzinfo == UTC
-            pump = {"state": "running", "up": True, "restarts": 0, "holder": None}
+            pump = {"state": "running", "up": True, "restarts": 0, "holder": None, "next_run": None}
             assert report == {
                 "ready": True,
                 "running": True,
@@ -152,7 +152,7 @@ def test_other_ways_to_run() -> None:
 
 def test_app_that_does_not_run() -> None:
     """A3: Asking for the health of an app that does not run is an error that says what to do."""
-    with pytest.raises(NoTaskGroupError, match=r"does not run: call quattro_web\.install\(app\)"):
+    with pytest.raises(NoTaskGroupError, match=r"is not running: call quattro_web\.install\(app\)"):
         app_health(Starlette())
 
 

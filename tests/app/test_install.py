@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import Pump, Pumps, TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import get, run
 from tests.support.lifespan import Life
 
@@ -140,3 +140,33 @@ def test_pumps_may_be_any_iterable() -> None:
     for _ in range(2):
         run(main())
     assert started == ["pump", "pump"]
+
+
+@pytest.mark.parametrize("is_collection", [True, False])
+def test_pumps_next_to_those_of_a_part(*, is_collection: bool) -> None:
+    """A2, D1: An app with jobs has their pumps and its own, also those that a collection is given
+    after install."""
+    started: list[str] = []
+
+    async def own() -> None:
+        started.append("own")
+
+    async def of_the_part() -> None:
+        started.append("of the part")
+
+    class Part:
+        def pumps_for(self, app: Starlette) -> list[Pump]:
+            return [Pump(of_the_part)]
+
+    pumps = Pumps()
+    app = Starlette()
+    install(app, jobs=Part(), pumps=pumps if is_collection else [own])
+    if is_collection:
+        pumps.add(own)
+
+    async def main() -> None:
+        async with Life(app):
+            pass
+
+    run(main())
+    assert sorted(started) == ["of the part", "own"]

@@ -25,7 +25,7 @@ def test_thread_ends_before_the_resources(who: str) -> None:
 
     async def outlast() -> None:
         has_begun.set()
-        await asyncio.sleep(0.2)  # the shutdown waits for nothing else meanwhile
+        await asyncio.sleep(0.05)  # the shutdown waits for nothing else meanwhile
 
     def work() -> None:
         from_thread.run(outlast)

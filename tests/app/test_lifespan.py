@@ -11,10 +11,10 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.types import Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, install
+from quattro_web import Pumps, TaskGroupMiddleware, install
 from quattro_web._app.lookup import runs_of
 from tests.support.apps import lifespan_of, pump_of, settle
-from tests.support.asgi import run
+from tests.support.asgi import get, run
 from tests.support.lifespan import Life
 
 ORDER = [
@@ -264,3 +264,17 @@ def test_pumps_of_a_mounted_app(errors: list[logging.LogRecord]) -> None:
     [error] = errors
     assert "mounted" in error.getMessage()
     assert "pump" in error.getMessage()
+
+
+def test_pumps_that_are_added_after_install(errors: list[logging.LogRecord]) -> None:
+    """A2: So it is with pumps that an installed collection was given later."""
+
+    async def pump() -> None: ...
+
+    pumps = Pumps()
+    app = Starlette()
+    install(app, pumps=pumps)
+    pumps.add(pump)
+    run(get(app))
+    [error] = errors
+    assert "and neither are its pumps: " in error.getMessage()

@@ -81,7 +81,7 @@ def test_requests(kind: str, limit: int | None, errors: list[logging.LogRecord])
     [message] = [
         record.getMessage()
         for record in errors
-        if "the shutdown cancels what is still open" in record.getMessage()
+        if "the shutdown cancels everything that is still open" in record.getMessage()
     ]
     assert not OURS.search(message), message
 

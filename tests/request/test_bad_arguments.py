@@ -155,5 +155,5 @@ def test_any_mapping_is_a_scope() -> None:
 @pytest.mark.parametrize("app", [None, "app", []])
 def test_health_of_what_is_no_app(app: object) -> None:
     """A6: What is no app does not run, and the error names the missing call."""
-    with pytest.raises(NoTaskGroupError, match=r"does not run: call quattro_web\.install"):
+    with pytest.raises(NoTaskGroupError, match=r"is not running: call quattro_web\.install"):
         app_health(app)

@@ -142,6 +142,31 @@ def test_answer_that_takes_its_time(asks: bool) -> None:
     assert log == ["start 418", "body instead"]
 
 
+@pytest.mark.parametrize("how", ["not installed", "installed", "asks for its group"])
+@pytest.mark.parametrize("raises", [Teapot, LookupError])
+def test_handler_that_raises_again(how: str, raises: type[Exception]) -> None:
+    """R10: An exception handler that raises the error again, or another one that it would answer
+    as well, is called as often as without this package: once by each of Starlette's two layers."""
+    calls: list[Exception] = []
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        calls.append(exc)
+        raise raises
+
+    async def endpoint(request: Request) -> Response:
+        if how == "asks for its group":
+            request_task_group(request)
+        raise Teapot
+
+    handlers = {Teapot: handler, LookupError: handler}
+    app = Starlette(routes=[Route("/", endpoint)], exception_handlers=handlers)
+    if how != "not installed":
+        install(app)
+    exchange = run(get(app))
+    assert (exchange.status, type(exchange.error)) == (500, raises)
+    assert len(calls) == 2
+
+
 @pytest.mark.parametrize("is_installed", [True, False])
 def test_handler_that_raises_a_group_again(is_installed: bool) -> None:
     """R10: An exception handler for groups that raises them again is called as often as without

@@ -130,6 +130,37 @@ def test_child_that_the_body_of_a_response_awaits(
         assert not exchange.is_complete
 
 
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+def test_child_of_a_task_of_the_handler(make: type[Starlette]) -> None:
+    """R3, R4: A child cleans up for which a handler waits below a middleware that cancels it again
+    and again, though it is a task of the handler that has asked for the group; the dependencies of
+    the handler see what has failed."""
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except ZeroDivisionError:
+            log.append("session saw it")
+            raise
+
+    async def asks(request: Request) -> asyncio.Task[str]:
+        tg = request_task_group(request)
+        tg.create_task(fails())
+        return tg.create_task(query())
+
+    async def endpoint(request: Request) -> Response:
+        child = await asyncio.create_task(asks(request))
+        return Response(await child)
+
+    app = make()
+    if isinstance(app, FastAPI):
+        app.get("/", dependencies=[Depends(session)])(endpoint)
+    else:
+        app.add_route("/", endpoint)
+    run(Exchange(TaskGroupMiddleware(BaseHTTPMiddleware(app, dispatch=passes))).run())
+    assert log == ["child cleaned up", "session saw it"][: 2 if make is FastAPI else 1]
+
+
 @pytest.mark.parametrize("group", ["in use", "not in use"])
 @pytest.mark.parametrize("why", ["the deadline passes", "a sibling fails"])
 @pytest.mark.parametrize("spec_version", ["2.3", "2.4"])

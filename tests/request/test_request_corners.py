@@ -1,6 +1,7 @@
 """Corners of the request group: who asks, who answers, and what is handled around it."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from quattro_web import (
     CancelReason,
+    DeadlineExceededError,
     TaskGroupMiddleware,
     cancel_reason,
     install,
@@ -98,6 +100,102 @@ def test_child_that_answers_with_an_error() -> None:
     assert (exchange.status, exchange.error) == (404, None)
 
 
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+@pytest.mark.parametrize("who", ["a middleware", "its child", "its except block"])
+def test_handler_is_cancelled_at_once(who: str, framework: type[FastAPI | Starlette]) -> None:
+    """R4: Who handles a request is cancelled at once when a child fails, while others clean up,
+    whoever else has asked for the group, and where."""
+
+    async def handles() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(asyncio.get_running_loop().time())
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(5)
+
+    async def fails() -> None:
+        await asyncio.sleep(2)
+        raise HTTPException(418)
+
+    async def asks(scope: Scope) -> None:
+        await asyncio.sleep(1)
+        request_task_group(scope)
+
+    def begin(scope: Scope) -> None:
+        tg = request_task_group(scope)
+        tg.create_task(cleans_up())
+        tg.create_task(fails())
+        if who == "its child":
+            tg.create_task(asks(scope))
+
+    def around(app: Any) -> Any:
+        async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
+            if who != "its except block":
+                begin(scope)
+            try:
+                await app(scope, receive, send)
+            except ValueError:
+                begin(scope)
+                await handles()
+
+        return middleware
+
+    async def endpoint(request: Request) -> Response:
+        if who == "its except block":
+            raise ValueError
+        await handles()
+        raise AssertionError
+
+    ended: list[float] = []
+    app = framework(middleware=[Middleware(TaskGroupMiddleware), Middleware(around)])
+    (app.add_api_route if isinstance(app, FastAPI) else app.add_route)("/", endpoint)
+    assert run(get(app)).status == 418
+    assert ended == [2]
+
+
+def test_handler_that_runs_another_app_in_a_task() -> None:
+    """R4: It is the handler that is cancelled, and not another app that it runs in a task, with its
+    own scope, and that has asked for the group as well."""
+    ended: list[str] = []
+
+    async def waits(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise HTTPException(418)
+
+    async def inner(request: Request) -> Response:
+        request_task_group(request)
+        await waits("other app")
+        raise AssertionError
+
+    app, other = FastAPI(), Starlette(routes=[Route("/", inner)])
+    install(app)
+
+    @app.get("/")
+    async def handler(request: Request, tg: RequestTaskGroup) -> None:
+        tg.create_task(fails())
+        served = other(request.scope, request.receive, request._send)
+        running = asyncio.create_task(served)
+        try:
+            await waits("handler")
+        finally:
+            running.cancel()
+            await asyncio.wait((running,))
+
+    assert run(get(app)).status == 418
+    assert ended == ["handler", "other app"]
+
+
 def test_read_that_was_given_up_does_not_end_the_watch() -> None:
     """R7: A handler that has given up reading is cancelled when its client leaves."""
     left = asyncio.Event()
@@ -123,9 +221,9 @@ def test_read_that_was_given_up_does_not_end_the_watch() -> None:
     assert run(main()) == 1
 
 
-def sub_app(endpoint: Any) -> Starlette:
+def sub_app(endpoint: Any, handlers: Any = None) -> Starlette:
     """Return an app with a deadline, and an installed app mounted in it."""
-    sub = Starlette(routes=[Route("/", endpoint)])
+    sub = Starlette(routes=[Route("/", endpoint)], exception_handlers=handlers)
     install(sub)
     app = Starlette(routes=[Mount("/sub", sub)])
     install(app, deadline=5)
@@ -151,6 +249,24 @@ def test_sub_app_keeps_a_section_from_the_outer_deadline() -> None:
 
     assert run(main()) == 7
     assert seen == [CancelReason.DEADLINE]
+
+
+def test_sub_app_answers_the_outer_deadline(errors: list[logging.LogRecord]) -> None:
+    """R8: An installed sub-app answers the deadline of the outer app with its own exception
+    handler, and the log names the children that the sub-app has started."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(asyncio.sleep(60), name="the child")
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async def handler(request: Request, exc: Exception) -> Response:
+        return PlainTextResponse("come back", 504)
+
+    app = sub_app(endpoint, {DeadlineExceededError: handler})
+    assert run(get(app, "/sub/")).body == b"come back"
+    [record] = errors
+    assert "the child (" in record.getMessage()
 
 
 def test_sub_app_may_lift_the_outer_deadline() -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -22,8 +23,9 @@ from quattro_web import (
     request_task_group,
     set_deadline,
 )
+from quattro_web.fastapi import RequestTaskGroup
 from tests.request.timed import app_of, slow, timed
-from tests.support.asgi import get, run
+from tests.support.asgi import Exchange, get, run
 
 
 def test_deadline_of_the_app() -> None:
@@ -45,6 +47,76 @@ def test_deadline_of_one_route() -> None:
     for own, seen in (("1", (504, 1)), ("10", (504, 10)), ("none", (200, 60))):
         exchange, seconds = run(timed(app, path=f"/?seconds={own}"))
         assert (exchange.status, seconds) == seen
+
+
+def test_client_that_leaves_after_the_deadline() -> None:
+    """R7, R8: A request is cancelled once: a client that leaves while the handler cleans up after
+    its deadline changes neither the reason nor the answer."""
+    log: list[object] = []
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            return await slow(request)
+        finally:
+            await asyncio.sleep(10)
+            log.append(cancel_reason(request))
+
+    async def main() -> Exchange:
+        app = app_of(endpoint, deadline=5, cancel_on_disconnect=True)
+        return await Exchange(app).disconnect_after(7).run()
+
+    exchange = run(main())
+    assert (exchange.status, log) == (504, [CancelReason.DEADLINE])
+
+
+def test_deadline_after_a_failure() -> None:
+    """R4, R8: A child that fails before the deadline is answered with its error alone, though
+    another one still cleans up when the deadline comes."""
+
+    async def fails() -> None:
+        raise ZeroDivisionError
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.sleep(10)
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(cleans_up())
+        await asyncio.sleep(0)
+        request_task_group(request).create_task(fails())
+        return await slow(request)
+
+    exchange, seconds = run(timed(app_of(endpoint, deadline=5)))
+    assert (exchange.status, repr(exchange.error), seconds) == (500, "ZeroDivisionError()", 10)
+
+
+def test_deadline_of_a_group_that_was_cancelled() -> None:
+    """R3, R8: The clean-up of the dependencies of a handler that has cancelled its own group is not
+    cut by the deadline, and the response is that of the failure."""
+    log: list[str] = []
+    app = FastAPI()
+    install(app, deadline=5)
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(10)
+            log.append("session closed")
+
+    @app.get("/", dependencies=[Depends(session)])
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.cancel()
+        await asyncio.sleep(60)
+
+    exchange, seconds = run(timed(app))
+    assert log == ["session closed"]
+    assert (seconds, str(exchange.error)) == (
+        10,
+        "the request's task group was cancelled before the response was complete",
+    )
 
 
 def test_children_are_cancelled_too() -> None:
@@ -161,8 +233,12 @@ def test_log_names_what_was_still_running(caplog: pytest.LogCaptureFixture) -> N
         await asyncio.sleep(60)
         raise AssertionError
 
+    async def main() -> None:
+        await asyncio.sleep(100)  # the time is that of the request, and not that of the loop
+        await get(app_of(endpoint, deadline=5))
+
     with caplog.at_level(logging.WARNING, "quattro_web"):
-        run(get(app_of(endpoint, deadline=5)))
+        run(main())
     [message] = [record.getMessage() for record in caplog.records]
     assert message.startswith("GET / has passed its deadline after 5.000 s; still running: handler")
     assert "endpoint, " in message
@@ -189,3 +265,19 @@ def test_deadline_while_the_children_of_a_failed_handler_end(
     exchange = run(get(app_of(endpoint, deadline=1)))
     assert exchange.status == 403
     assert not [record for record in errors if record.exc_info]
+
+
+def test_handler_that_has_cancelled_its_group_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    """R8: The deadline of a handler that has caught a cancellation does not cut what it does then:
+    it is in the log, and answered with its 504 when the handler has ended."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await asyncio.sleep(60)
+        return PlainTextResponse("nobody gets this")
+
+    exchange, seconds = run(timed(app_of(endpoint, deadline=5)))
+    assert (exchange.status, exchange.body, seconds) == (504, b"Gateway Timeout", 60)
+    assert caplog.text.count("has passed its deadline after 5.000 s") == 1

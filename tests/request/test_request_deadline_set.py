@@ -1,12 +1,13 @@
 """Where a deadline comes from: the app, a route, the client."""
 
 import asyncio
+import logging
 
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import WebSocketRoute
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
@@ -15,9 +16,11 @@ from quattro_web import (
     TaskGroupMiddleware,
     install,
     set_deadline,
+    time_left,
     uninterrupted,
 )
 from quattro_web.fastapi import CancelOnDisconnect, Deadline
+from tests.request.test_request_deadline_streams import ticks
 from tests.request.timed import app_of, slow, timed
 from tests.support.asgi import Exchange, Socket, get, run
 
@@ -31,6 +34,37 @@ def test_client_may_shorten_the_deadline() -> None:
     assert (
         run(timed(app_of(slow, deadline_header="x-timeout"), headers=[("x-timeout", "2")]))[1] == 2
     )
+
+
+@pytest.mark.parametrize(("asked", "seconds"), [("2", 2), ("9", 5), ("nonsense", 5), (None, 5)])
+def test_client_may_shorten_that_of_a_route(asked: str | None, seconds: float) -> None:
+    """R8: So it is on a route that sets its own: the shorter one of the two counts, and a route
+    without one has that of the client. A stream only has to begin."""
+    app = FastAPI()
+    install(app, deadline=60, deadline_header="x-timeout")
+    headers = [] if asked is None else [("x-timeout", asked)]
+    left: list[float | None] = []
+
+    @app.get("/")
+    async def handler(request: Request) -> Response:
+        set_deadline(request, 5)
+        left.append(time_left(request))
+        return await slow(request)
+
+    @app.get("/none", dependencies=[Deadline(None)])
+    async def without(request: Request) -> None:
+        left.append(time_left(request))
+
+    @app.get("/stream", dependencies=[Deadline(5, stream=7)])
+    async def stream() -> Response:
+        return StreamingResponse(ticks())
+
+    assert run(timed(app, headers=headers))[1] == seconds
+    assert run(get(app, "/none", headers=headers)).status == 200
+    assert run(timed(app, path="/stream", headers=headers))[1] == 7
+
+    asks = {"2": 2, "9": 9}.get(asked or "")
+    assert left == [seconds, asks]
 
 
 def test_request_that_has_ended_takes_no_deadline() -> None:
@@ -62,6 +96,22 @@ def test_request_in_time_leaves_nothing_behind() -> None:
         assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
     run(main())
+
+
+def test_request_that_has_failed_in_time_leaves_nothing_behind(
+    errors: list[logging.LogRecord],
+) -> None:
+    """R8: Nor does one that has failed, without an answer of the app's, pass its deadline later."""
+
+    async def fails(request: Request) -> Response:
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        assert (await get(app_of(fails, deadline=5))).status == 500
+        await asyncio.sleep(60)
+
+    run(main())
+    assert errors == []
 
 
 def test_uninterrupted_section_is_finished_first() -> None:

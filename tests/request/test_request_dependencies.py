@@ -11,6 +11,7 @@ from fastapi.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from quattro_web import TaskGroupMiddleware, install, request_task_group, set_deadline
+from quattro_web._util.scope import REQUEST
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.sessions import FunctionSession, RequestSession, child, log
 from tests.support.asgi import Exchange, get, run
@@ -388,3 +389,37 @@ def test_dependencies_of_a_handler_that_outlives_its_request() -> None:
         assert log == ["closed"]
 
     run(main())
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("fails", [True, False])
+@pytest.mark.parametrize("seconds", [0.4, 3600])
+def test_dependency_that_closes_while_the_shutdown_cuts(
+    *, asks: bool, fails: bool, seconds: float
+) -> None:
+    """R3, A6: A shutdown whose grace is over gives a dependency that is closing a moment, but no
+    more, also where the handler has failed, whose error is answered then."""
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(seconds)
+            log.append("closed")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(request: Request, a: Annotated[None, Depends(session)]) -> str:
+        if asks:
+            request_task_group(request)
+        asyncio.get_running_loop().call_later(0.2, request.scope[REQUEST].cut_off, request)
+        if fails:
+            raise HTTPException(418)
+        return "answer"
+
+    install(app)
+    exchange = run(get(app))
+    closes = seconds < 1
+    assert log == ["closed"] * closes
+    assert exchange.status == (200 if not fails else 418 if closes or asks else 503)

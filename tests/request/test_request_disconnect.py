@@ -9,9 +9,11 @@ from fastapi import Depends, FastAPI
 from starlette.background import BackgroundTask
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from quattro_web import (
     CancelReason,
+    TaskGroupMiddleware,
     cancel_on_disconnect,
     cancel_reason,
     install,
@@ -67,6 +69,24 @@ def test_client_that_left_before_it_was_watched() -> None:
 
     run(main())
     assert log == [f"handler cancelled after 0.05 s: {REASON}", *NOT_READ]
+
+
+def test_app_that_answers_nothing_to_a_client_that_has_left() -> None:
+    """R7: An app that ends without a response, since it has read that its client has left, leaves
+    no children waiting: they are cancelled."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope).create_task(hang(log, "child"))
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async def main() -> None:
+        await Exchange(TaskGroupMiddleware(app)).disconnect_after(1).run()
+
+    run(main())
+    [entry] = log
+    assert entry.startswith("child cancelled after 1.00 s")
 
 
 def test_nothing_is_cancelled_where_it_was_not_asked_for() -> None:

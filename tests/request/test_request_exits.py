@@ -118,6 +118,31 @@ def test_exit_in_a_handler(asks: bool) -> None:
     assert repr(exchange.error.__cause__) == "SystemExit(3)"
 
 
+@pytest.mark.parametrize("factory", FACTORIES)
+def test_exit_in_the_clean_up_of_a_child(factory: Any) -> None:
+    """R4: So it is in the clean-up of a child that is cancelled."""
+
+    async def exits_at_last() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            sys.exit(3)
+
+    async def handler(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(exits_at_last())
+        await asyncio.sleep(1)
+        tg.cancel()
+        return PlainTextResponse("never seen")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_task_factory(factory)
+        exchange = await get(app_of(handler))
+        assert str(exchange.error) == "SystemExit(3) ends a request, and not the server"
+
+    run(main())
+
+
 def test_exit_in_a_child_that_is_awaited() -> None:
     """R4: Who awaits a child that calls `sys.exit()` sees the request's failure."""
 
@@ -186,13 +211,36 @@ def test_child_that_is_cancelled_before_it_begins(
         gc.collect()
 
 
+def test_child_that_asyncio_refuses(caplog: pytest.LogCaptureFixture) -> None:
+    """C5: A child that can't be made, such as one with a bad name, is an error where it is created:
+    it is closed, and the group goes on."""
+
+    class BadName(str):
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    async def handler(request: Request) -> Response:
+        group = request_task_group(request)
+        with pytest.raises(ZeroDivisionError):
+            group.create_task(asyncio.sleep(0), name=BadName())
+        await group.create_task(asyncio.sleep(0))
+        return PlainTextResponse("fine")
+
+    exchange = run(get(app_of(handler)))
+    assert (exchange.status, exchange.error) == (200, None)
+    assert "Exception in callback" not in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["create_task", "create_background_task"])
 @pytest.mark.parametrize("factory", [None, plain])
-def test_name_and_place_of_a_child(factory: Any) -> None:
+def test_name_and_place_of_a_child(factory: Any, kind: str) -> None:
     """R8: What runs a child is in no log: it is named by its own function, and where it hangs."""
 
     async def handler(request: Request) -> Response:
         group = request_task_group(request)
-        task = group.create_task(exits())
+        task: asyncio.Task[Any] = getattr(group, kind)(exits())
         coro: Any = task.get_coro()
         seen = [where(task), coro.__qualname__]
         await asyncio.sleep(0)

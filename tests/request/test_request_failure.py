@@ -10,13 +10,15 @@ from fastapi import FastAPI, HTTPException
 from fastapi.exceptions import RequestValidationError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException as StarletteHTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 
-from quattro_web import install, request_task_group
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.failing import Teapot, answer, fail, failing_app
 from tests.support.asgi import Exchange, get, run
@@ -156,6 +158,18 @@ def test_sub_app_answers_with_its_own_handlers() -> None:
     assert run(get(app, "/sub/")).body.startswith(b"sub-app")
 
 
+def test_failure_below_the_middleware_of_a_route() -> None:
+    """R4, R10: Where a route alone has the middleware, what fails there leaves the app as it is."""
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(fail(ZeroDivisionError()))
+        return PlainTextResponse("never seen")
+
+    middleware = [Middleware(TaskGroupMiddleware)]
+    exchange = run(get(Starlette(routes=[Route("/", endpoint, middleware=middleware)])))
+    assert (exchange.status, repr(exchange.error)) == (500, "ZeroDivisionError()")
+
+
 def test_cors_headers_are_on_the_answer() -> None:
     """R4: Headers of other middlewares are on it, in any order (trap: gate outside CORS)."""
     for first in (True, False):
@@ -229,6 +243,48 @@ def test_bug_is_not_hidden_behind_a_404() -> None:
         StarletteHTTPException,
         ZeroDivisionError,
     ]
+
+
+@pytest.mark.parametrize("error", [ValueError("the bill was not awaited"), HTTPException(400)])
+def test_bug_in_the_clean_up_of_an_app_is_not_hidden(error: Exception) -> None:
+    """R4: An error that the app raises as it is cancelled for another one is a failure as well,
+    though it sounds like one of FastAPI's, or is of a class of FastAPI's."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope).create_task(fail(Teapot()))
+        try:
+            await asyncio.sleep(60)
+        finally:
+            raise error
+
+    exchange = run(get(TaskGroupMiddleware(app)))
+    assert isinstance(exchange.error, ExceptionGroup)
+    assert [type(each) for each in exchange.error.exceptions] == [Teapot, type(error)]
+
+
+def test_bug_like_that_of_a_frozen_error() -> None:
+    """R4: An AttributeError of the app is a failure like others, though an exit stack raises one
+    for an error that it can't set a context on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+        raise AttributeError
+
+    assert isinstance(run(get(TaskGroupMiddleware(app))).error, AttributeError)
+
+
+def test_app_that_answers_nothing_below_a_middleware() -> None:
+    """R4, R10: That an app has sent no response, as a middleware below ours says, is a failure like
+    others if nothing else has failed."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request_task_group(scope)
+
+    async def passes(request: Request, call_next: Any) -> Response:
+        return await call_next(request)  # type: ignore[no-any-return]
+
+    exchange = run(get(TaskGroupMiddleware(BaseHTTPMiddleware(app, dispatch=passes))))
+    assert str(exchange.error) == "No response returned."
 
 
 def test_debug_page_of_a_bug() -> None:

@@ -73,6 +73,33 @@ def test_mounted_sub_app_shares_the_group() -> None:
     assert seen[0] is seen[1]
 
 
+def test_loop_with_its_own_way_to_make_tasks() -> None:
+    """C1, R1: A loop whose `create_task` is not asyncio's own makes each child of a request."""
+    made: list[str | None] = []
+
+    async def child() -> None:
+        pass
+
+    async def endpoint(request: Request) -> Response:
+        loop = asyncio.get_running_loop()
+        create_task = loop.create_task
+
+        def noted(*args: Any, **kwargs: Any) -> Any:
+            made.append(kwargs.get("name"))
+            return create_task(*args, **kwargs)
+
+        loop.create_task = noted  # type: ignore[method-assign]
+        tg = request_task_group(request)
+        tg.create_task(child(), name="one")
+        tg.create_background_task(child(), name="two")
+        return Response()
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    assert run(get(app)).status == 200
+    assert made[:2] == ["one", "two"]
+
+
 def test_requests_do_not_share_a_group() -> None:
     """R1: Each request has a group of its own, also two at once and one after the other."""
     seen: list[TaskGroup] = []
@@ -174,35 +201,6 @@ def test_missing_installation_is_named() -> None:
     assert run(get(Starlette(routes=[Route("/", endpoint)]))).status == 200
 
 
-def test_thread_handler_that_spawns_gets_the_way_out() -> None:
-    """R12, C8: A def handler that spawns in its thread is told what to do instead."""
-    app = FastAPI()
-    child = asyncio.sleep(0)
-
-    @app.get("/")
-    def handler(tg: RequestTaskGroup) -> None:
-        with pytest.raises(RuntimeError, match=r"anyio\.from_thread\.run_sync"):
-            tg.create_task(child)
-
-    install(app)
-    assert run(get(app)).status == 200
-    with pytest.raises(RuntimeError, match="cannot reuse"):  # it was closed
-        child.send(None)
-
-
-def test_thread_handler_that_asks_gets_the_way_out() -> None:
-    """R12: A def endpoint that asks for the group in its thread is told to be async def."""
-
-    def endpoint(request: Request) -> Response:
-        with pytest.raises(RuntimeError, match="async def"):
-            request_task_group(request)
-        return PlainTextResponse("")
-
-    app = Starlette(routes=[Route("/", endpoint)])
-    install(app)
-    assert run(get(app)).status == 200
-
-
 def test_thread_handler_spawns_through_anyio() -> None:
     """R12: The way out that the error names works: the child is awaited."""
     from anyio import from_thread
@@ -239,3 +237,23 @@ def test_middleware_around_any_asgi_app() -> None:
     log: list[str] = []
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["child", "start 200", "body ok"]
+
+
+def test_children_are_made_by_the_task_factory() -> None:
+    """R10: A task factory that the app sets makes the tasks of the children, also of those that
+    start when the group is open."""
+    made: list[str] = []
+
+    def factory(loop: Any, coro: Any, **options: Any) -> asyncio.Task[Any]:
+        made.append(coro.__qualname__)
+        return asyncio.Task(coro, loop=loop, **options)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        tg = request_task_group(scope)
+        asyncio.get_running_loop().set_task_factory(factory)
+        tg.create_task(asyncio.sleep(0))
+        await PlainTextResponse("done")(scope, receive, send)
+        asyncio.get_running_loop().set_task_factory(None)
+
+    assert run(get(TaskGroupMiddleware(app))).body == b"done"
+    assert made == ["sleep"]

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from io import BytesIO
 from typing import Any
 
@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -322,8 +322,9 @@ def test_failure_of_an_exception_handler_is_not_lost(caplog: pytest.LogCaptureFi
 
 
 @pytest.mark.parametrize("why", ["deadline", "failure"])
+@pytest.mark.parametrize("place", [installed, below])
 @pytest.mark.parametrize("make", [starlette_app, fastapi_app])
-def test_group_that_a_task_of_the_handler_asks_for(make: Any, why: str) -> None:
+def test_group_that_a_task_of_the_handler_asks_for(make: Any, place: Any, why: str) -> None:
     """R4, R7, R8: The handler is cancelled also if the first to ask for its group is a task that it
     has started, which ends before it."""
 
@@ -344,11 +345,95 @@ def test_group_that_a_task_of_the_handler_asks_for(make: Any, why: str) -> None:
         raise AssertionError
 
     async def main() -> tuple[Exchange, float]:
-        return await get(installed(make(endpoint))), asyncio.get_running_loop().time()
+        return await get(place(make(endpoint))), asyncio.get_running_loop().time()
 
     exchange, seconds = run(main())
     assert (exchange.status, exchange.error) == (504 if why == "deadline" else 404, None)
     assert seconds == 3
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+@pytest.mark.parametrize("make", [starlette_app, fastapi_app])
+def test_task_of_the_handler_that_goes_on(make: Any, kind: str) -> None:
+    """R4, R6: The handler is cancelled at once, and such a task is for the handler to end."""
+    log: list[float] = []
+
+    async def helps(conn: HTTPConnection) -> None:
+        request_task_group(conn).create_task(fails_later(HTTPException(404)))
+        try:
+            await asyncio.sleep(100)
+        finally:
+            await asyncio.sleep(2)
+
+    async def endpoint(conn: Any) -> Response:
+        if kind == "websocket":
+            await conn.accept()
+        helper = asyncio.create_task(helps(conn))
+        try:
+            await asyncio.sleep(100)
+        finally:
+            log.append(asyncio.get_running_loop().time())
+            helper.cancel()
+            await asyncio.wait([helper])
+        raise AssertionError
+
+    app = installed(make(endpoint))
+    client = Exchange(app) if kind == "http" else Socket(app, "/ws")
+    run(client.run())
+    assert "start 404" in client.log or "close 1011" in client.log
+    assert log == [3]
+
+
+def test_task_of_the_body_that_goes_on() -> None:
+    """R4: So it is with the body of a response that streams, and a task of its own."""
+    log: list[float] = []
+
+    async def endpoint(request: Request) -> Response:
+        async def helps() -> None:
+            request_task_group(request).create_task(fails_later(Teapot()))
+            try:
+                await asyncio.sleep(100)
+            finally:
+                await asyncio.sleep(2)
+
+        async def body() -> AsyncIterator[bytes]:
+            request_task_group(request)
+            yield b"piece"
+            helper = asyncio.create_task(helps())
+            try:
+                await asyncio.sleep(100)
+            finally:
+                log.append(asyncio.get_running_loop().time())
+                helper.cancel()
+                await asyncio.wait([helper])
+
+        return StreamingResponse(body())
+
+    exchange = run(get(installed(starlette_app(endpoint))))
+    assert exchange.log == ["start 200", "chunk piece", "raised Teapot"]
+    assert log == [3]
+
+
+def test_app_that_listens_in_another_task() -> None:
+    """R7, R10: An app that streams, and has a task that listens for its client's leaving, is not
+    cancelled when that is told."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        request_task_group(scope)
+        await receive()
+        message = await asyncio.ensure_future(receive())
+        log.append(message["type"])
+        await asyncio.sleep(1)
+        log.append("ends")
+
+    async def main() -> None:
+        await Exchange(by_hand(app)).disconnect_after(1).run()
+
+    run(main())
+    assert log == ["http.disconnect", "ends"]
 
 
 @pytest.mark.parametrize("why", ["deadline", "disconnect"])

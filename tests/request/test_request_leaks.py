@@ -285,6 +285,29 @@ async def is_cancelled_by_its_server(conn: HTTPConnection) -> Response:
     return await forever()
 
 
+async def raises_and_is_cancelled_by_its_server(conn: HTTPConnection) -> Response:
+    async def child() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(0.01)
+
+    request_task_group(conn).create_task(child())
+    await asyncio.sleep(0)
+    asyncio.get_running_loop().call_soon(conn.scope["serving"]().cancel)
+    raise LookupError
+
+
+async def is_cut_in_its_handler(conn: HTTPConnection) -> Response:
+    request_task_group(conn)
+    raise InterruptedError
+
+
+async def fails_and_is_cut_in_its_handler(conn: HTTPConnection) -> Response:
+    request_task_group(conn).create_task(fail(InterruptedError()))
+    return await forever()
+
+
 WAYS: list[Way] = [
     returns,
     raises,
@@ -315,6 +338,9 @@ WAYS: list[Way] = [
     exits,
     has_a_child_that_exits,
     is_cancelled_by_its_server,
+    raises_and_is_cancelled_by_its_server,
+    is_cut_in_its_handler,
+    fails_and_is_cut_in_its_handler,
 ]
 STREAMS: list[Way] = [
     streams,
@@ -335,6 +361,8 @@ OF_CONTEXTLIB: set[Way] = {
     has_children_and_is_left,
     fails_meanwhile,
     fails_meanwhile_with_a_handler,
+    fails_and_is_cut_in_its_handler,
+    raises_and_is_cancelled_by_its_server,
     cancels_its_group,
 }
 
@@ -343,13 +371,16 @@ async def respond(conn: Any, exc: Exception) -> Response | None:
     if isinstance(exc, IndexError):
         request_task_group(conn)
         raise ValueError from exc
+    if isinstance(exc, InterruptedError):
+        asyncio.get_running_loop().call_soon(conn.scope[REQUEST].cut_off, conn)
+        await forever()
     if isinstance(conn, WebSocket):
         await conn.close(4000)
         return None
     return PlainTextResponse("failed", 409)
 
 
-HANDLERS: Any = {KeyError: respond, IndexError: respond}
+HANDLERS: Any = {KeyError: respond, IndexError: respond, InterruptedError: respond}
 
 
 def starlette(way: Way, seen: list[weakref.ref[object]]) -> Starlette:

@@ -98,7 +98,7 @@ def test_limit_is_set_before_the_group_is_there() -> None:
         with pytest.raises(ValueError, match="limit must be >= 1, got 0"):
             set_concurrency_limit(request, 0)
         request_task_group(request)
-        with pytest.raises(RuntimeError, match="before it is asked for"):
+        with pytest.raises(RuntimeError, match="before the group is asked for"):
             set_concurrency_limit(request, 3)
         return Response()
 

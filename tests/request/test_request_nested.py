@@ -9,9 +9,9 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quattro_web import install, request_task_group
+from quattro_web import TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import get, run
 
 Calls = Callable[[ASGIApp, str], Awaitable[int]]
@@ -67,3 +67,32 @@ def test_children_end_with_their_own_handler(calls: Calls, status: int) -> None:
     install(app)
     assert run(get(app)).status == 500
     assert log == ["the child has ended", "the middleware has seen it"]
+
+
+@pytest.mark.parametrize("has_group", [True, False])
+def test_app_that_answers_in_place_of_one_it_has_called(*, has_group: bool) -> None:
+    """R1, R2: An app that calls an installed app, drops what that answers and answers by itself has
+    its own group then, and its response waits for the children in it."""
+    log: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(1)
+        log.append("child")
+
+    async def inner(request: Request) -> Response:
+        if has_group:
+            request_task_group(request)
+        return PlainTextResponse("dropped", 404)
+
+    async def dropped(message: Message) -> None:
+        pass
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        await mounted(scope, receive, dropped)
+        request_task_group(scope).create_task(child())
+        await PlainTextResponse("own")(scope, receive, send)
+
+    mounted = Starlette(routes=[Route("/", inner)])
+    install(mounted)
+    exchange = run(get(TaskGroupMiddleware(outer), log=log))
+    assert (log, exchange.error) == (["child", "start 200", "body own"], None)

@@ -4,20 +4,37 @@ import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Annotated, Any, Self, cast
 
 import anyio
 import pytest
-from fastapi import APIRouter, Depends, FastAPI, Request, Response, WebSocket
+from fastapi import (
+    APIRouter,
+    Depends,
+    FastAPI,
+    Request,
+    Response,
+    WebSocket,
+    WebSocketDisconnect,
+)
 from fastapi.routing import APIRoute
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 
 from quattro_core import TaskGroup
-from quattro_web import cancel_on_disconnect, install, request_task_group, set_deadline
+from quattro_web import (
+    TaskGroupMiddleware,
+    cancel_on_disconnect,
+    install,
+    request_task_group,
+    set_deadline,
+)
 from quattro_web._request.tasks import RequestGroup
+from quattro_web._util.scope import REQUEST
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.failing import Teapot, answer, fail
 from tests.support.asgi import Exchange, Socket, get, run
@@ -225,6 +242,80 @@ def test_handler_that_catches_a_failure_answers_for_it(does: Run) -> None:
     assert (exchange.status, exchange.body, exchange.error) == (200, b'"instead"', None)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("make", ["starlette", "fastapi", "below", "websocket"])
+def test_gather_raises_a_failure_wherever_it_stands(make: str, at: int, turns: int) -> None:
+    """R4, C12: A handler that catches what `gather` raises answers for it, whichever child
+    has failed, and however long the others take to clean up."""
+
+    async def cleans_up() -> None:
+        try:
+            await forever()
+        finally:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+
+    async def fails_next() -> None:
+        await asyncio.sleep(0.1)
+        raise Teapot
+
+    async def endpoint(conn: Any) -> Response:
+        children = [cleans_up(), cleans_up()]
+        children.insert(at, fails_next())
+        with pytest.raises(Teapot):
+            await request_task_group(conn).gather(*children)
+        await asyncio.sleep(1)  # it is not cancelled for it later either
+        return PlainTextResponse("instead")
+
+    async def socket_endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        await endpoint(websocket)
+        await websocket.close(4000)
+
+    if make == "websocket":
+        sockets = Starlette(routes=[WebSocketRoute("/", socket_endpoint)])
+        install(sockets)
+        assert run(Socket(sockets).run()).log == ["accept", "close 4000"]
+        return
+    app = application(make, endpoint)
+    if make == "below":
+        app.add_middleware(BaseHTTPMiddleware, dispatch=passes_on)
+    exchange = run(get(app))
+    assert (exchange.status, exchange.body, exchange.error) == (200, b"instead", None)
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+@pytest.mark.parametrize("next_call", ["await", "gather", "create_task"])
+def test_handler_that_goes_on_after_a_failure_ends_with_it(make: str, next_call: str) -> None:
+    """R4, C5: A handler that catches the failure of a child, and then awaits another one, which it
+    has cancelled, is answered with the failure; a call in its group says what has failed."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        failing, other = tg.create_task(fail(Teapot())), tg.create_task(forever())
+        with pytest.raises(Teapot):
+            await failing
+        if next_call == "await":
+            await other
+        with pytest.raises(RuntimeError, match=r"shutting down, since .* failed with Teapot\(\)"):
+            await tg.gather(finished()) if next_call == "gather" else tg.create_task(finished())
+        await other
+        return Response()
+
+    app = application(make, endpoint, exception_handlers={Teapot: answer("teapot", 418)})
+    exchange = run(get(app))
+    assert (exchange.status, exchange.error) == (418, None)
+
+
+async def finished() -> None:
+    pass
+
+
+async def passes_on(request: Request, call_next: Any) -> Any:
+    return await call_next(request)
+
+
 async def fails_in_its_clean_up() -> None:
     try:
         await forever()
@@ -282,6 +373,30 @@ def test_dependency_sees_why_the_request_ends(why: str, scope: Any) -> None:
     kind = "DeadlineExceededError" if why == "deadline" else "ClientDisconnect"
     told = f"rolled back after {kind}"
     assert log == ["cancelled", told, "closed", told]
+
+
+def test_websocket_dependency_sees_that_the_client_has_left() -> None:
+    """R6, R7: That of a WebSocket sees what Starlette raises of a client that is gone."""
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except WebSocketDisconnect as exc:
+            log.append(f"{exc.code}")
+            raise
+
+    @app.websocket("/", dependencies=[Depends(session)])
+    async def handler(websocket: WebSocket) -> None:
+        cancel_on_disconnect(websocket)
+        await websocket.accept()
+        await forever()
+
+    install(app)
+    socket = Socket(app)
+    socket.leave()
+    run(socket.run())
+    assert (log, socket.error) == (["1006"], None)
 
 
 # Failures in groups
@@ -558,10 +673,11 @@ def test_gather_does_not_hide_a_bug(make: str, turns: int) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("is_alone", [True, False])
-@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+@pytest.mark.parametrize("make", ["starlette", "fastapi", "below"])
 def test_gather_raises_what_an_eager_child_fails_with(make: str, is_alone: bool) -> None:
     """R4, C10: A child that fails in its first step, under the eager task factory, is a failure
-    that the handler sees as itself and may answer for."""
+    that the handler sees as itself and may answer for: no cancellation is left to it, also below a
+    middleware that runs it in a task of its own."""
 
     async def fails() -> None:
         raise OwnerError
@@ -572,9 +688,16 @@ def test_gather_raises_what_an_eager_child_fails_with(make: str, is_alone: bool)
         with pytest.raises(OwnerError):
             await tg.gather(fails(), *([] if is_alone else [asyncio.sleep(0)]))
         await asyncio.sleep(1)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
         return PlainTextResponse("instead")
 
-    assert run(get(application(make, endpoint))).status == 200
+    async def passes(request: Request, call_next: Any) -> Response:
+        return await call_next(request)  # type: ignore[no-any-return]
+
+    app = application(make, endpoint, is_bare=make == "below")
+    if make == "below":
+        app = TaskGroupMiddleware(BaseHTTPMiddleware(app, dispatch=passes))
+    assert run(get(app)).status == 200
 
 
 @pytest.mark.parametrize("make", ["starlette", "fastapi"])
@@ -597,6 +720,28 @@ def test_failure_that_the_handler_is_told_of_answers_if_it_is_the_first(make: st
     handlers = {OwnerError: answer("owner"), Teapot: answer("teapot")}
     exchange = run(get(application(make, endpoint, exception_handlers=handlers)))
     assert exchange.body == b"owner: OwnerError()"
+
+
+def test_deadline_of_a_stream_that_was_told_of_a_failure() -> None:
+    """R4, R8: The body of a stream that is told of a child's failure as itself, and goes on, is
+    cancelled at the deadline."""
+
+    async def body(request: Request) -> AsyncIterator[str]:
+        tg = request_task_group(request)
+        yield "begun"
+        with pytest.raises(OwnerError):
+            await mapped(tg)
+        try:
+            await forever()
+        finally:
+            log.append(f"ended after {asyncio.get_running_loop().time():.0f} s")
+
+    async def endpoint(request: Request) -> Response:
+        set_deadline(request, 5, stream=5)
+        return StreamingResponse(body(request))
+
+    run(get(application("starlette", endpoint)))
+    assert log == ["ended after 5 s"]
 
 
 @pytest.mark.parametrize("returns", [True, False])
@@ -706,6 +851,44 @@ def test_handler_that_was_told_is_not_cancelled_as_well(does: Run, kind: str) ->
     assert "start 500" in client.log or "close 1011" in client.log
 
 
+@pytest.mark.parametrize("why", ["deadline", "disconnect", "shutdown", "cancel"])
+@pytest.mark.parametrize("does", [awaited, gathered, mapped])
+def test_child_that_is_awaited_after_a_failure_cleans_up(does: Run, why: str) -> None:
+    """R3, C5: A handler that has seen a failure may await a child that cleans up for it. What
+    cancels the request meanwhile does not cut that."""
+
+    async def cleans_up() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(2)
+            log.append("cleaned up")
+
+    async def endpoint(request: Request) -> None:
+        tg, loop = request_task_group(request), asyncio.get_running_loop()
+        child = tg.create_task(cleans_up())
+        await asyncio.sleep(0)
+        if why == "deadline":
+            set_deadline(request, 1)
+        elif why == "disconnect":
+            cancel_on_disconnect(request)
+        elif why == "shutdown":
+            loop.call_later(1, request.scope[REQUEST].cut_off, request)
+        else:
+            loop.call_later(1, tg.cancel)
+        with suppress(OwnerError):
+            await does(tg)
+        await child
+
+    async def main() -> int:
+        app = Starlette(routes=[Route("/", endpoint)])
+        install(app)
+        return (await Exchange(app).disconnect_after(1).run()).status
+
+    status = {"deadline": 504, "disconnect": 499, "shutdown": 503, "cancel": 500}
+    assert (run(main()), log) == (status[why], ["cleaned up"])
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_eager_child_that_asks_for_the_group_at_once() -> None:
     """R4, C10: A child that asks for its group in its first step, which the group does not know
@@ -724,3 +907,76 @@ def test_eager_child_that_asks_for_the_group_at_once() -> None:
 
     run(get(application("starlette", endpoint)))
     assert log == ["False 1"]
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_task_of_the_handler_that_is_cancelled_with_it(make: str) -> None:
+    """R4: A failure arrives as itself if the cancellation that tells the handler of it meets a
+    task of the handler's as well, which gathers children."""
+
+    async def part(request: Request) -> None:
+        await gathered(request_task_group(request))
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request)
+        await asyncio.gather(part(request))
+        return Response()
+
+    app = application(make, endpoint, exception_handlers={OwnerError: answer("owner")})
+    assert run(get(app)).body == b"owner: OwnerError()"
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_timeout_of_a_handler_that_gathers(make: str) -> None:
+    """C10, R4: A handler whose own timeout expires as it waits for the clean-up of a child, since
+    another one has failed, is cancelled: it is not told of the failure in place of that."""
+
+    async def cleans_up() -> None:
+        try:
+            await forever()
+        finally:
+            await asyncio.sleep(2)
+
+    async def asks(request: Request) -> None:
+        request_task_group(request)
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.create_task(asks(request))
+        try:
+            async with asyncio.timeout(2):
+                await request_task_group(request).gather(cleans_up(), fails_in_a_second())
+        except (TimeoutError, asyncio.CancelledError):
+            log.append("cancelled")
+        return Response()
+
+    async def fails_in_a_second() -> None:
+        await asyncio.sleep(1)
+        raise OwnerError
+
+    assert isinstance(run(get(application(make, endpoint))).error, OwnerError)
+    assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("asks", [False, True])
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_task_of_the_handler_that_maps(make: str, *, asks: bool) -> None:
+    """R4: What a child of `map` fails with arrives as itself, if the results are for a task of the
+    handler's, and the handler is cancelled meanwhile."""
+
+    async def consumes(request: Request, tg: TaskGroup) -> None:
+        if asks:
+            request_task_group(request)
+        await mapped(tg)
+
+    async def endpoint(request: Request) -> Response:
+        task = asyncio.create_task(consumes(request, request_task_group(request)))
+        try:
+            await forever()
+        finally:
+            await asyncio.wait([task])
+            log.append("cancelled" if task.cancelled() else "told")
+        raise AssertionError
+
+    app = application(make, endpoint, exception_handlers={OwnerError: answer("owner")})
+    assert run(get(app)).body == b"owner: OwnerError()"
+    assert log == ["cancelled"]

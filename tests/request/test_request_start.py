@@ -37,12 +37,15 @@ class Slow:
         self.app = app
         self.seconds = seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def passing(self, send: Send) -> Send:
         async def slowly(message: Message) -> None:
             await asyncio.sleep(self.seconds)
             await send(message)
 
-        await self.app(scope, receive, slowly)
+        return slowly
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.app(scope, receive, self.passing(send))
 
 
 async def passes(request: Request, call_next: Any) -> Response:
@@ -261,3 +264,57 @@ def test_start_of_a_silent_stream_leaves_without_a_group(headers: Any) -> None:
     log: list[str] = []
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["start 200", "chunk is made", "chunk a", "body"]
+
+
+LENGTH = [(b"content-length", b"1")]
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_group_that_is_asked_for_between_start_and_end(*, fails: bool) -> None:
+    """R1, R5, R10: The start of a response whose request has asked for nothing leaves at once. A
+    group that is asked for then is as any other: its children end before the response does."""
+    log: list[str] = []
+
+    async def child() -> None:
+        await asyncio.sleep(1)
+        log.append("child")
+        if fails:
+            raise ZeroDivisionError
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
+        log.append("asks")
+        request_task_group(scope).create_task(child())
+        await send({"type": "http.response.body", "body": b"a"})
+
+    exchange = run(get(TaskGroupMiddleware(app), log=log))
+    end = "raised ZeroDivisionError" if fails else "body a"
+    assert exchange.log == ["start 200", "asks", "child", end]
+
+
+@pytest.mark.parametrize("awaitable", ["coroutine", "future"])
+def test_group_that_is_asked_for_while_the_start_leaves(awaitable: str) -> None:
+    """R1: What is on its way as a whole is complete: no group of it can be had any more."""
+    seen: list[str] = []
+
+    async def asks(scope: Scope) -> None:
+        await asyncio.sleep(1)
+        with pytest.raises(RuntimeError, match="is complete"):
+            request_task_group(scope)
+        seen.append("refused")
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        asking = asyncio.create_task(asks(scope))
+        await send({"type": "http.response.start", "status": 200, "headers": LENGTH})
+        await send({"type": "http.response.body", "body": b"a"})
+        await asking
+
+    async def served(scope: Scope, receive: Receive, send: Send) -> None:
+        def soon(message: Message) -> Any:
+            sending = Slow(app).passing(send)(message)
+            return sending if awaitable == "coroutine" else asyncio.ensure_future(sending)
+
+        await TaskGroupMiddleware(app)(scope, receive, soon)
+
+    exchange = run(get(served))
+    assert (exchange.log, seen) == (["start 200", "body a"], ["refused"])

@@ -10,6 +10,7 @@ import anyio
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -35,6 +36,11 @@ async def work(_: object = None) -> None:
 async def fail() -> None:
     await asyncio.sleep(1)
     raise ZeroDivisionError
+
+
+async def passes(request: Request, call_next: Any) -> Response:
+    response: Response = await call_next(request)
+    return response
 
 
 async def child(tg: TaskGroup) -> None:
@@ -161,6 +167,126 @@ def test_body_that_waits_for_children(
     assert not exchange.is_complete
 
 
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+@pytest.mark.parametrize("is_below", [False, True])
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize("why", ["a child fails", "the client leaves"])
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+def test_body_that_asks_for_the_group(
+    method: str, why: str, *, is_first: bool, is_below: bool, make: type[Starlette]
+) -> None:
+    """R3, R7: Children of both kinds have ended before the body of a stream is cancelled, also
+    where the body asks for the group, first or once more, in the task in which the handler ran."""
+    log: list[str] = []
+
+    async def cleans_up() -> None:
+        try:
+            await work()
+        finally:
+            await asyncio.sleep(5)
+            log.append("child cleaned up")
+
+    async def endpoint(request: Request) -> Response:
+        if not is_first:
+            request_task_group(request)
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            tg = request_task_group(request)
+            getattr(tg, method)(cleans_up())
+            if why == "a child fails":
+                tg.create_task(fail())
+            else:
+                exchange.disconnect_after(1)
+            try:
+                await work()
+            finally:
+                log.append("body ended")
+
+        return StreamingResponse(body())
+
+    app = make()
+    (app.add_api_route if isinstance(app, FastAPI) else app.add_route)("/", endpoint)
+    served: ASGIApp = BaseHTTPMiddleware(app, dispatch=passes) if is_below else app
+    # With the older version Starlette sends a stream in a task of its own, and another one reads.
+    asgi = {"version": "3.0", "spec_version": "2.4" if why == "a child fails" else "2.3"}
+    exchange = Exchange(TaskGroupMiddleware(served), asgi=asgi)
+    run(exchange.run())
+    assert log == ["child cleaned up", "body ended"]
+
+
+def test_task_that_streams_and_reads() -> None:
+    """R7, R10: The task that sends a stream, and reads that its client has left, goes on."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def streams() -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await receive()
+            log.append((await receive())["type"])
+            await asyncio.sleep(1)
+            log.append("over")
+
+        request_task_group(scope)
+        await asyncio.create_task(streams())
+
+    async def main() -> None:
+        await Exchange(TaskGroupMiddleware(app)).disconnect_after(1).run()
+
+    run(main())
+    assert log == ["http.disconnect", "over"]
+
+
+def test_body_that_goes_on() -> None:
+    """R3: The body of a stream that goes on when it has seen that the child for which it waits was
+    cancelled is cancelled itself, ten seconds later."""
+    log: list[str] = []
+
+    async def body(request: Request) -> AsyncIterator[bytes]:
+        tg = request_task_group(request)
+        yield b"begun"
+        tg.create_task(fail())
+        with suppress(asyncio.CancelledError):
+            await child(tg)
+        try:
+            await work()
+        finally:
+            log.append(f"cancelled after {asyncio.get_running_loop().time():.0f} s")
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(body(request))
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    run(Exchange(app).run())
+    assert log == ["cancelled after 11 s"]
+
+
+@pytest.mark.parametrize("wait", [child, gather])
+def test_body_of_known_length_that_asks_first(wait: Wait) -> None:
+    """R3: So it is with the body of a stream with a Content-Length, which is the first to ask for
+    the group."""
+    log: list[str] = []
+
+    async def body(request: Request) -> AsyncIterator[bytes]:
+        tg = request_task_group(request)
+        yield b"begun"
+        tg.create_task(fail())
+        try:
+            await wait(tg)
+        finally:
+            await asyncio.sleep(0.5)
+            log.append("cleaned up")
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(body(request), headers={"content-length": "10"})
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    run(Exchange(app).run())
+    assert log == ["cleaned up"]
+
+
 BEGIN = ["start 200", "chunk one", "chunk two"]
 
 
@@ -235,6 +361,45 @@ def test_body_that_fails_as_it_is_closed(errors: list[logging.LogRecord]) -> Non
     assert log == [*BEGIN, "source closed", "raised DeadlineExceededError"]
     closing = [record for record in errors if "failed as it was closed" in record.getMessage()]
     assert [record.exc_info and record.exc_info[0] for record in closing] == [ZeroDivisionError]
+
+
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+@pytest.mark.parametrize("why", ["disconnect", "deadline", "failure"])
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_body_that_fails_as_it_is_cancelled(
+    spec_version: str, why: str, make: type[Starlette]
+) -> None:
+    """R5, R7: The error of a body whose clean-up fails is not lost, whatever has cancelled it."""
+
+    async def chunks(request: Request) -> AsyncIterator[str]:
+        try:
+            yield "one"
+            await work()
+        finally:
+            raise ZeroDivisionError
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        if why == "disconnect":
+            cancel_on_disconnect(request)
+            exchange.disconnect_after(1)
+        elif why == "deadline":
+            set_deadline(request, 1, stream=1)
+        else:
+            tg.create_task(fail())
+        return StreamingResponse(chunks(request))
+
+    app = make()
+    app.add_route("/", endpoint)
+    if isinstance(app, FastAPI):
+        app.get("/fastapi")(endpoint)
+    install(app)
+    path = "/fastapi" if make is FastAPI else "/"
+    exchange = Exchange(app, path, asgi={"version": "3.0", "spec_version": spec_version})
+    run(exchange.run())
+    error = exchange.error
+    found = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+    assert ZeroDivisionError in {type(each) for each in found}
 
 
 def test_body_that_sends_by_itself(errors: list[logging.LogRecord]) -> None:

@@ -268,6 +268,45 @@ def test_grandchild_closes_the_websocket() -> None:
     assert run(Socket(app).run()).log == ["accept", "close 4000"]
 
 
+@pytest.mark.parametrize("headers", [[], [(b"content-length", b"2")]])
+def test_app_that_reads_while_its_response_is_held(headers: list[tuple[bytes, bytes]]) -> None:
+    """R2, R7: An app that has been reading since before its response, which is held back as a child
+    has failed, reads that its client has left when the children have ended."""
+    log: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        async def fail() -> None:
+            raise ZeroDivisionError
+
+        async def child() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(2)
+                log.append("child")
+
+        async def read() -> None:
+            try:
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+            finally:
+                log.append("reader")
+
+        tg = request_task_group(scope)
+        reading = asyncio.create_task(read())
+        tg.create_task(child())
+        await asyncio.sleep(0)
+        tg.create_task(fail())
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await reading
+
+    async def main() -> None:
+        await Exchange(TaskGroupMiddleware(app), log=log).disconnect_after(1).run()
+
+    run(main())
+    assert log == ["child", "reader", "raised ZeroDivisionError"]
+
+
 def test_stream_that_reads_that_its_client_has_left() -> None:
     """R2, R7: A response of any kind that streams, and reads that its client has left, reads it
     when the children have ended: it may close what they use."""

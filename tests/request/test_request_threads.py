@@ -2,17 +2,29 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Annotated, Any
 
 import pytest
 from anyio import from_thread, to_thread
 from fastapi import Depends, FastAPI, Request
+from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.responses import Response
+from starlette.routing import Route
 
-from quattro_web import cancel_on_disconnect, install, set_deadline, uninterrupted
+from quattro_web import (
+    cancel_on_disconnect,
+    install,
+    request_task_group,
+    set_deadline,
+    time_left,
+    uninterrupted,
+)
 from quattro_web.fastapi import Deadline, RequestTaskGroup
 from tests.support.asgi import Exchange, get, run
 
@@ -231,21 +243,130 @@ def test_thread_is_waited_for() -> None:
     assert log == ["thread ended", "session closed"]
 
 
+def in_another_thread(call: Callable[[], object]) -> None:
+    """Call something that fails in a thread that no task waits for."""
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            call()
+        except RuntimeError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=work, name="own")
+    thread.start()
+    thread.join()
+    raise errors[0]
+
+
 @pytest.mark.parametrize("is_watched", [True, False])
 def test_cancelling_is_asked_for_in_a_thread(is_watched: bool) -> None:
-    """R12: A def handler that asks in its thread for its request to be cancelled is told to be
-    async def, also where the request is watched already."""
+    """R12, R8: A def handler may ask in its thread for its request to be cancelled, also where the
+    request is watched already; what it can't do there, and in another thread, names the way out."""
     app = FastAPI()
     install(app, cancel_on_disconnect=is_watched)
+    app.state.ended = []
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()  # no time passes but that of the deadline
+        finally:
+            app.state.ended.append("child")
 
     @app.get("/")
-    def handler(request: Request) -> None:
+    def handler(request: Request, tg: RequestTaskGroup) -> None:
+        task = tg.create_task(child())
+        with pytest.raises(RuntimeError, match=r"^uninterrupted\(conn\).*cuts: leave it out"):
+            uninterrupted(request).__enter__()
         for ask in (
             partial(cancel_on_disconnect, request),
+            partial(request_task_group, request),
             partial(set_deadline, request, 5),
-            uninterrupted(request).__enter__,
         ):
-            with pytest.raises(RuntimeError, match="make the endpoint or dependency async def"):
-                ask()
+            name = ask.func.__name__
+            told = (
+                rf"^{name}\(conn\) was called in thread 'own', for which the request does not wait"
+            )
+            with pytest.raises(RuntimeError, match=told):
+                in_another_thread(ask)
+            ask()
+        assert time_left(request) is not None
+        task.result()
 
+    assert run(get(app)).status == 504
+    assert app.state.ended == ["child"]
+
+
+@pytest.mark.parametrize("kind", [FastAPI, Starlette])
+def test_group_that_is_asked_for_in_a_thread(kind: type[Starlette]) -> None:
+    """R12, R3, R4: A def endpoint may ask for its group in its thread: its children end when it
+    raises, before the exception handler runs, and their failure is the answer."""
+    log: list[str] = []
+
+    async def child() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            log.append("child ended")
+
+    async def failing() -> None:
+        raise HTTPException(418)
+
+    def raises(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(child())
+        raise OSError
+
+    def fails(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(child())
+        tg.create_task(failing())
+        return Response()
+
+    async def handle(_: Request, _exc: Exception) -> Response:
+        log.append("handled")
+        return Response(status_code=400)
+
+    app = kind(exception_handlers={OSError: handle})
+    app.add_route("/raises", raises)
+    app.add_route("/fails", fails)
+    install(app)
+    assert run(get(app, "/raises")).status == 400
+    assert log == ["child ended", "handled"]
+    assert run(get(app, "/fails")).status == 418
+
+
+def test_group_that_is_asked_for_in_the_thread_of_a_child() -> None:
+    """R12: A child in a thread may ask for the group as well, which is there already."""
+    app = FastAPI()
+    install(app)
+
+    async def child() -> str:
+        return "child"
+
+    @app.get("/")
+    async def handler(request: Request, tg: RequestTaskGroup) -> str:
+        def work() -> str:
+            return request_task_group(request).create_task(child()).result()
+
+        return await tg.run_in_thread(work)
+
+    assert run(get(app)).body == b'"child"'
+
+
+def test_group_that_is_asked_for_below_a_middleware() -> None:
+    """R12: Where a middleware of the route has a task of its own for the endpoint, nothing tells
+    who that is: the error says what to do."""
+
+    def handler(request: Request) -> Response:
+        with pytest.raises(RuntimeError, match="a middleware runs this handler in another task"):
+            request_task_group(request)
+        return Response()
+
+    async def dispatch(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    middleware = [Middleware(BaseHTTPMiddleware, dispatch=dispatch)]
+    app = Starlette(routes=[Route("/", handler, middleware=middleware)])
+    install(app)
     assert run(get(app)).status == 200

@@ -157,6 +157,15 @@ async def by_awaitable(scene: Scene, tg: TaskGroup) -> None:
     await Awaitable(scene)
 
 
+class OldAwaitable(Awaitable):
+    def __await__(self) -> Any:
+        return (yield from super().__await__())
+
+
+async def by_generator_of_an_awaitable(scene: Scene, tg: TaskGroup) -> None:
+    await OldAwaitable(scene)
+
+
 TWO: set[Wait] = {
     by_gather_of_asyncio,
     by_gather_of_children,
@@ -173,6 +182,7 @@ ONE: set[Wait] = {
     by_generator,
     by_next,
     by_awaitable,
+    by_generator_of_an_awaitable,
 }
 
 
@@ -295,21 +305,25 @@ def test_result_of_a_thread_is_not_lost() -> None:
     assert scene.log == ["thread ended", "result", "session closed"]
 
 
-def test_clean_up_after_a_gather_is_not_cut() -> None:
-    """R3: A handler that has seen the cancellation of one call is not cancelled once more when the
-    thread of another has ended."""
+@pytest.mark.parametrize("is_child", [False, True])
+def test_clean_up_after_a_gather_is_not_cut(*, is_child: bool) -> None:
+    """R3, R4: A handler, or a child, that has seen the cancellation of one call is not cancelled
+    once more when the thread of another has ended, and has not failed by itself."""
     scene = Scene()
 
     async def sleep() -> None:
         await asyncio.sleep(3600)
 
-    async def handler(tg: RequestTaskGroup) -> None:
-        tg.create_task(scene.fail())
+    async def waits(tg: TaskGroup) -> None:
         try:
             await asyncio.gather(tg.create_task(scene.call()), tg.create_task(sleep()))
         finally:
             await asyncio.sleep(1)
             scene.log.append("cleaned up")
+
+    async def handler(tg: RequestTaskGroup) -> None:
+        tg.create_task(scene.fail())
+        await (tg.create_task(waits(tg)) if is_child else waits(tg))
 
     assert scene.serve(handler).status == 418
     assert scene.log == ["thread ended", "cleaned up", "session closed"]
@@ -394,6 +408,22 @@ def test_body_of_a_stream() -> None:
 
     async def handler(tg: RequestTaskGroup) -> StreamingResponse:
         tg.create_task(scene.fail())
+        return StreamingResponse(chunks())
+
+    scene.serve(handler)
+    assert scene.log == ["thread ended", "session closed"]
+
+
+def test_body_of_a_stream_whose_client_leaves() -> None:
+    """R3, R7: So it is if its client leaves while the thread works, which is the last one."""
+    scene = Scene()
+
+    async def handler(request: Request, tg: RequestTaskGroup) -> StreamingResponse:
+        def chunks() -> Iterator[str]:
+            for _ in range(9):
+                scene.work(request.scope["leave"])
+                yield "chunk"
+
         return StreamingResponse(chunks())
 
     scene.serve(handler)

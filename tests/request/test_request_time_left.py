@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.applications import Starlette
-from starlette.background import BackgroundTasks
+from starlette.background import BackgroundTask, BackgroundTasks
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
@@ -19,7 +19,9 @@ from quattro_web import (
     request_task_group,
     set_deadline,
     time_left,
+    uninterrupted,
 )
+from quattro_web._request.watch import time_left_here
 from quattro_web.fastapi import Deadline
 from tests.request.timed import app_of, timed
 from tests.support.asgi import get, run
@@ -176,3 +178,59 @@ def test_app_that_is_not_installed() -> None:
     """R12: Without the middleware there is an error that names the call, and no endless timeout."""
     with pytest.raises(NoTaskGroupError, match=r"call quattro_web\.install"):
         time_left({"type": "http"})
+
+
+def test_what_is_called_without_the_request() -> None:
+    """D1: What is called in a handler or in a child may take the time that its request has left;
+    where the deadline would not end it, there is no such time."""
+    seen: list[float | None] = []
+
+    async def child(request: Request) -> None:
+        await asyncio.sleep(1)
+        seen.append(time_left_here())
+        with uninterrupted(request):
+            seen.append(time_left_here())
+        seen.append(time_left_here())
+
+    async def endpoint(request: Request) -> Response:
+        async def later() -> None:
+            seen.append(time_left_here())
+
+        seen.append(time_left_here())
+        set_deadline(request, 5)
+        await request_task_group(request).create_task(child(request))
+        set_deadline(request, None)
+        seen.append(time_left_here())
+        set_deadline(request, 2, stream=9)
+        return PlainTextResponse("ok", background=BackgroundTask(later))
+
+    assert run(get(app_of(endpoint))).status == 200
+    assert seen == [None, 4, None, 4, None, None]
+
+
+def test_what_goes_on_after_a_request_that_has_failed() -> None:
+    """D1: A task that outlives its request has none of its time left."""
+    seen: list[float | None] = []
+    ended = asyncio.Event()
+
+    async def outlives() -> None:
+        seen.append(time_left_here())
+        await ended.wait()
+        seen.append(time_left_here())
+
+    async def endpoint(request: Request) -> Response:
+        set_deadline(request, 5)
+        tasks.append(asyncio.create_task(outlives()))
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    tasks: list[asyncio.Task[None]] = []
+
+    async def main() -> BaseException | None:
+        error = (await get(app_of(endpoint))).error
+        ended.set()
+        await asyncio.wait(tasks)
+        return error
+
+    assert isinstance(run(main()), ZeroDivisionError)
+    assert seen == [5, None]

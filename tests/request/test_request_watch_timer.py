@@ -1,9 +1,11 @@
 """Which requests are watched, and what that costs those that are not."""
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
+import weakref
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,15 +14,18 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from quattro_web import (
+    TaskGroupMiddleware,
     cancel_on_disconnect,
     install,
     request_task_group,
     set_deadline,
     uninterrupted,
 )
+from quattro_web._request.watch import WatchTimer
 from tests.request.watched import app_of, hang
 from tests.support.asgi import Exchange, Socket, run
 from tests.support.clock import VirtualClockLoop
@@ -75,6 +80,66 @@ def test_requests_that_begin_one_after_the_other() -> None:
     assert len(seconds) == 20
     for number, after in enumerate(seconds):
         assert 0.05 <= round(after - number * 0.007, 3) + 0.005 <= 0.1
+
+
+def test_many_requests_that_begin_in_short_order() -> None:
+    """R9: However many requests begin, there is a look at them every 10 ms, and no more."""
+    looks: set[float] = set()
+
+    class Noting(Exchange):
+        async def receive(self) -> Message:
+            looks.add(round(asyncio.get_running_loop().time(), 4))
+            return await super().receive()
+
+    async def endpoint(request: Request) -> Response:
+        await asyncio.sleep(1)
+        return Response()
+
+    app = app_of(endpoint)
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(100):
+                group.create_task(Noting(app).run())
+                await asyncio.sleep(0.001)
+
+    run(main())
+    assert 9 <= len(looks) <= 11
+
+
+def test_requests_that_last_are_not_looked_at_again() -> None:
+    """R9: A look meets the requests that have begun since the one before, and not the many that
+    last."""
+
+    class Counted:
+        """What the timer needs of a request, which has ended when it is to be watched."""
+
+        watch = watch_timer = parent = conn = group = None
+        expires = 0.0
+        has_lasted = False
+        looks = 0
+
+        @property
+        def innermost(self) -> Any:
+            return self
+
+        def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+            self.looks += 1
+            return True
+
+    requests: dict[Any, Any] = {}
+    timer = WatchTimer(requests)
+
+    async def main() -> None:
+        for _ in range(100):
+            request: Any = Counted()
+            requests[request] = {}
+            timer.begin(request)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(1)
+
+    run(main())
+    assert max(request.looks for request in requests) < 10
 
 
 def test_request_that_says_no_before_it_is_watched() -> None:
@@ -189,6 +254,104 @@ def test_app_that_reads_of_it_first() -> None:
         ]
 
 
+def test_app_that_waits_for_it_while_it_is_watched(caplog: pytest.LogCaptureFixture) -> None:
+    """R7: An app that waits for the news itself is cancelled once, and logged once."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await request.body()
+        assert (await request.receive())["type"] == "http.disconnect"
+        await hang(log, "handler")
+        raise AssertionError
+
+    with caplog.at_level(logging.INFO, "quattro_web"):
+        run(leave(app_of(endpoint), after=0.2))
+    assert log == ["handler cancelled after 0.20 s: the client has disconnected"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "GET /: the client has left, its handler is cancelled"
+    ]
+
+
+def test_handler_that_changes_its_mind() -> None:
+    """R7: A request that has turned it on and off again is not watched: nothing is read of it."""
+
+    async def endpoint(request: Request) -> Response:
+        cancel_on_disconnect(request)
+        cancel_on_disconnect(request, on=False)
+        await asyncio.sleep(1)
+        return Response()
+
+    exchange = Unread(app_of(endpoint, cancel_on_disconnect=False))
+    assert run(exchange.run()).status == 200
+    assert not exchange.was_read
+
+
+def test_request_that_is_answered_before_it_is_watched() -> None:
+    """R7, R10: Nothing is read of a request that has turned it on and was answered in time: what
+    comes on its connection then is of the next one."""
+
+    async def endpoint(request: Request) -> Response:
+        cancel_on_disconnect(request)
+        return Response()
+
+    exchange = Unread(app_of(endpoint, cancel_on_disconnect=False))
+
+    async def main() -> None:
+        await exchange.run()
+        await asyncio.sleep(1)
+
+    run(main())
+    assert not exchange.was_read
+
+
+def test_task_that_reads_when_its_request_has_ended() -> None:
+    """R7, R10: A task that outlives its request, and reads that the client has left, gets this
+    message as from the server: nothing is left to be cancelled."""
+    tasks: list[asyncio.Task[Message]] = []
+
+    async def endpoint(request: Request) -> Response:
+        await request.body()
+        tasks.append(asyncio.create_task(request.receive()))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        return Response()
+
+    async def main() -> None:
+        exchange = await Exchange(app_of(endpoint)).run()
+        exchange.disconnect()
+        assert (await tasks[0])["type"] == "http.disconnect"
+
+    run(main())
+
+
+class Unread(Exchange):
+    was_read = False
+
+    async def receive(self) -> Message:
+        self.was_read = True
+        return await super().receive()
+
+
+def test_sub_app_of_a_request_that_has_turned_it_on(caplog: pytest.LogCaptureFixture) -> None:
+    """R7: A request that has turned it on before its mounted app is called is cancelled there, and
+    that is logged once."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await hang(log, "handler")
+        raise AssertionError
+
+    inner = app_of(endpoint, cancel_on_disconnect=False)
+
+    async def outer(scope: Scope, receive: Receive, send: Send) -> None:
+        cancel_on_disconnect(scope)
+        await inner(scope, receive, send)
+
+    with caplog.at_level(logging.INFO, "quattro_web"):
+        run(leave(TaskGroupMiddleware(outer), after=0.2))
+    assert log == ["handler cancelled after 0.20 s: the client has disconnected"]
+    assert len(caplog.records) == 1
+
+
 def test_websocket_that_takes_note_of_its_end_and_returns() -> None:
     """R6, R7: A handler that returns when its client has left is no failure, though the clean-up of
     its children takes a while."""
@@ -240,6 +403,51 @@ def test_section_in_a_sub_app_that_must_not_be_cut() -> None:
     install(outer, cancel_on_disconnect=True)
     run(leave(outer, "/inner/", after=0.2))
     assert log == ["paid", "handler cancelled after 1.00 s: the client has disconnected"]
+
+
+def test_event_loop_that_was_closed_is_not_kept() -> None:
+    """R9: An app that goes on in another event loop does not keep one that was closed meanwhile."""
+
+    async def endpoint(request: Request) -> Response:
+        return Response()
+
+    app = app_of(endpoint)
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        runner.run(Exchange(app).run())
+        closed = weakref.ref(runner.get_loop())
+    del runner
+    run(Exchange(app).run())
+    gc.collect()
+    assert closed() is None
+
+
+def test_event_loops_in_turns() -> None:
+    """R7: The client of a request is watched also if another event loop has begun one after it."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        await hang(log, "handler")
+        raise AssertionError
+
+    app = app_of(endpoint)
+
+    async def begin() -> tuple[Exchange, asyncio.Task[Exchange]]:
+        exchange = Exchange(app)
+        task = asyncio.create_task(exchange.run())
+        await asyncio.sleep(0.01)
+        return exchange, task
+
+    async def end(exchange: Exchange, task: asyncio.Task[Exchange]) -> None:
+        await asyncio.sleep(0.1)
+        exchange.disconnect()
+        await task
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as one:
+        with asyncio.Runner(loop_factory=VirtualClockLoop) as other:
+            first, second = one.run(begin()), other.run(begin())
+            one.run(end(*first))
+            other.run(end(*second))
+    assert log == ["handler cancelled after 0.11 s: the client has disconnected"] * 2
 
 
 def test_event_loop_that_has_no_requests_any_more() -> None:

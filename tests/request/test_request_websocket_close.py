@@ -1,14 +1,25 @@
-"""The close of a WebSocket whose client is watched."""
+"""The close of a WebSocket: who is watched meanwhile, and what comes behind it."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import pytest
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from quattro_web import cancel_on_disconnect, install, request_task_group
+from quattro_web import (
+    TaskGroupMiddleware,
+    cancel_on_disconnect,
+    install,
+    request_task_group,
+    set_deadline,
+)
+from quattro_web._util.scope import REQUEST
+from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, run
 
 
@@ -111,3 +122,47 @@ def test_handler_that_reads_on_after_the_close() -> None:
 
     run(main())
     assert received == [{"type": "websocket.receive", "text": "late"}]
+
+
+def test_close_that_takes_too_long() -> None:
+    """R6, R8: A handler that gives up its close, which waits for a child, and goes on is cancelled
+    at its deadline as any other."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        set_deadline(scope, 5)
+        request_task_group(scope).create_task(asyncio.sleep(60))
+        await send({"type": "websocket.accept"})
+        with suppress(TimeoutError):
+            async with asyncio.timeout(1):
+                await send({"type": "websocket.close"})
+        await asyncio.sleep(60)
+
+    async def main() -> float:
+        await Socket(TaskGroupMiddleware(app)).run()
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 5
+
+
+def test_dependency_that_closes_behind_the_close_at_a_shutdown() -> None:
+    """A6, R6: The dependencies of a handler that has closed its WebSocket get their time to close,
+    when the shutdown cuts what is open."""
+    log: list[str] = []
+
+    async def session(websocket: WebSocket) -> AsyncIterator[None]:
+        yield
+        end = websocket.scope[REQUEST].cut_off
+        asyncio.get_running_loop().call_later(0.1, end, websocket)
+        await asyncio.sleep(0.3)
+        log.append("dependency closed")
+
+    app = FastAPI()
+    install(app)
+
+    @app.websocket("/", dependencies=[Depends(session)])
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+        await websocket.close()
+
+    run(Socket(app, log=log).run())
+    assert log == ["accept", "close 1000", "dependency closed"]

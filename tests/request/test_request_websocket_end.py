@@ -124,3 +124,27 @@ def test_close_when_the_client_has_left_waits_for_nobody() -> None:
         assert socket.error is None
 
     run(main())
+
+
+def test_client_that_leaves_after_a_child_has_closed() -> None:
+    """R6: The children of a WebSocket that one of them has closed are cancelled as well, and not
+    awaited, when its handler ends since the client has left."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        tg = request_task_group(websocket)
+        tg.create_task(websocket.close(4000))
+        tg.create_task(asyncio.Event().wait())
+        with suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+
+    async def main() -> float:
+        socket = Socket(app)
+        asyncio.get_running_loop().call_later(1, socket.leave)
+        await socket.run()
+        assert (socket.log, socket.error) == (["accept", "close 4000"], None)
+        return asyncio.get_running_loop().time()
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+    assert run(main()) == 1

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketState
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import TaskGroupMiddleware, install, request_task_group, set_deadline
 from quattro_web.fastapi import RequestTaskGroup
 from tests.support.asgi import Socket, run
 
@@ -157,6 +159,63 @@ def test_child_fails_while_the_handler_denies() -> None:
     assert (socket.log, socket.error) == (["raised ZeroDivisionError"], error)
 
 
+def test_denial_by_an_exception_handler() -> None:
+    """R6, R4: Before the WebSocket is accepted, the app's exception handler may answer the failure
+    of a child with a response."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        request_task_group(websocket).create_task(fail(ZeroDivisionError()))
+        await asyncio.sleep(60)
+
+    async def deny(websocket: WebSocket, exc: Exception) -> Response:
+        return PlainTextResponse("sorry", 418)
+
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: deny})
+    assert (socket.log, socket.error) == (["start 418", "body sorry"], None)
+
+
+MESSAGES: dict[str, Message] = {
+    "accept": {"type": "websocket.accept"},
+    "deny": {"type": "websocket.http.response.start", "status": 403, "headers": []},
+    "send": {"type": "websocket.send", "text": "more"},
+    "close": {"type": "websocket.close", "code": 4000},
+}
+
+
+@pytest.mark.parametrize("what", list(MESSAGES))
+def test_websocket_that_goes_on_after_its_deadline(what: str) -> None:
+    """R6, R8: Nothing leaves that the handler of a WebSocket sends when it was cancelled for its
+    deadline, and goes on."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        set_deadline(scope, 1)
+        if what in ("send", "close"):
+            await send(MESSAGES["accept"])
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        await send(MESSAGES[what])
+        raise AssertionError
+
+    socket = run(Socket(TaskGroupMiddleware(app)).run())
+    if what in ("send", "close"):
+        assert socket.log == ["accept", "close 1011"]
+    else:
+        assert socket.log == ["start 504", "body Gateway Timeout"]
+
+
+def test_websocket_whose_deadline_passes_while_it_closes() -> None:
+    """R6, R8: The close that waits for the children is not sent when the deadline has cancelled
+    them: the client gets a 1011."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        set_deadline(scope, 1)
+        await send(MESSAGES["accept"])
+        request_task_group(scope).create_task(asyncio.sleep(60))
+        await send(MESSAGES["close"])
+
+    assert run(Socket(TaskGroupMiddleware(app)).run()).log == ["accept", "close 1011"]
+
+
 def test_denial_that_has_begun_is_cut() -> None:
     """R6, R5: A denial that has begun is cut by a failure; a close can't follow it."""
 
@@ -265,12 +324,16 @@ def test_own_client_that_has_left_is_no_failure_of_a_child_that_sends() -> None:
     assert (socket.log, socket.error) == (["accept", "send hello"], None)
 
 
+@pytest.mark.parametrize("is_installed", [True, False])
 @pytest.mark.parametrize("how", ["child", "handler"])
-def test_http_error_in_a_mounted_app(how: str) -> None:
+def test_http_error_in_a_mounted_app(how: str, is_installed: bool) -> None:
     """R6: An HTTPException of a WebSocket that was accepted closes it with 1011 in a mounted app,
-    too: the app around it has an exception handler that would send a status."""
+    too: the app around it has an exception handler that would send a status. So it is if the
+    mounted app has the middleware as well."""
     app, inner = FastAPI(), FastAPI()
     app.mount("/inner", inner)
+    if is_installed:
+        install(inner)
 
     @inner.websocket("/")
     async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
@@ -382,3 +445,24 @@ def test_exception_handler_below_the_middlewares_of_a_route() -> None:
     install(app)
     assert run(Socket(app).run()).log == ["accept", "send sorry", "close 4001"]
     assert seen == []
+
+
+def test_websocket_of_nobody_whose_client_has_left() -> None:
+    """R6: So is what a child's own WebSocket says, of which no server knows."""
+
+    async def left() -> Message:
+        return {"type": "websocket.disconnect", "code": 1001}
+
+    async def nothing(_: Message) -> None:
+        raise AssertionError
+
+    async def endpoint(websocket: WebSocket) -> None:
+        await websocket.accept()
+        other = WebSocket({"type": "websocket"}, left, nothing)
+        other.client_state = WebSocketState.CONNECTED
+        other.application_state = WebSocketState.CONNECTED
+        request_task_group(websocket).create_task(other.receive_text())
+        await asyncio.Event().wait()
+
+    socket = connect(endpoint)
+    assert socket.log == ["accept", "close 1011", "raised WebSocketDisconnect"]

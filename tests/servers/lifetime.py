@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
@@ -24,6 +26,7 @@ from quattro_web import (
 )
 
 fail = asyncio.Event()
+cut = threading.Event()
 
 
 def say(what: str) -> None:
@@ -64,6 +67,7 @@ async def slow(request: Request) -> Response:
         await asyncio.sleep(seconds)
     except asyncio.CancelledError:
         say("slow is cancelled")
+        cut.set()
         raise
     return PlainTextResponse("slow")
 
@@ -111,6 +115,21 @@ async def deaf(request: Request) -> Response:
             say("deaf goes on")
 
 
+async def works(request: Request) -> Response:
+    try:
+        await run_in_threadpool(work)
+    finally:
+        say("session closes")
+    return PlainTextResponse("worked")
+
+
+def work() -> None:
+    say("work begins")
+    cut.wait(60)
+    time.sleep(0.3)  # whoever is cancelled is cancelled by then
+    say("work is done")
+
+
 def thread(request: Request) -> Response:
     say("thread begins")
     time.sleep(60)
@@ -125,7 +144,8 @@ async def block(request: Request) -> Response:
 
 async def hand_over(request: Request) -> Response:
     async def work() -> None:
-        await asyncio.sleep(0.5)
+        await shutdown_event(request).wait()
+        await asyncio.sleep(0.1)  # it is still there when the shutdown looks at it
         say("work ends")
 
     app_task_group(request).create_task(work)
@@ -179,6 +199,7 @@ ROUTES = [
     Route("/deaf", deaf),
     Route("/hand-over", hand_over),
     Route("/thread", thread),
+    Route("/works", works),
     Route("/block", block),
     Route("/flood", flood),
     Route("/heap", heap),
@@ -200,7 +221,10 @@ async def outside(scope: Scope, receive: Receive, send: Send) -> None:
         return
     say("poll begins")
     try:
-        await asyncio.Event().wait()
+        if scope["query_string"] == b"thread":
+            await run_in_threadpool(work)
+        else:
+            await asyncio.Event().wait()
     finally:
         say("poll ends")
 
@@ -210,7 +234,7 @@ inside = TaskGroupMiddleware(
 )
 
 # For a server whose patience, or whose user's, is over first, however busy the machine is.
-PATIENT = ShutdownGrace(requests=15, tasks=0.5, pumps=0.5, resources=0.5)
+PATIENT = ShutdownGrace(requests=15, tasks=15, pumps=0.5, resources=0.5)
 patient = Starlette(routes=ROUTES, lifespan=lifespan)
 install(patient, pumps=[pump], shutdown_grace=PATIENT)
 

@@ -9,7 +9,7 @@ from tests.support.limitations import Limitation
 
 SIGNAL = {"uvicorn": signal.SIGINT}  # at a SIGTERM it ends as the signal says, whatever hangs
 SERVERS = ["uvicorn", "hypercorn", "hypercorn-0", "granian"]
-ENDED = "the shutdown has not ended within 3 s, so the process is ended as it is"
+ENDED = "the shutdown has not ended within 3 s, so the process exits now"
 
 # The others have processes.
 KEEPS_THE_STATUS = {"uvicorn", "hypercorn-0"}

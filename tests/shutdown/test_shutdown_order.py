@@ -145,7 +145,7 @@ def test_what_is_deaf_is_given_up(what: str, errors: list[logging.LogRecord]) ->
     run(main())
     assert scene.log[-3:] == ["pump ends", "resource closes", "shutdown.complete"]
     [message] = [each.getMessage() for each in errors if each.levelno == logging.ERROR]
-    assert "the shutdown waits no longer for" in message
+    assert "the shutdown no longer waits for" in message
     assert "deaf" in message
 
 

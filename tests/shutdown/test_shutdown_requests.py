@@ -160,7 +160,9 @@ def test_what_is_cancelled_is_named(errors: list[logging.LogRecord]) -> None:
     shut_down(scene, Exchange(scene.app, "/child"), Exchange(scene.app, "/slow"))
     [record] = [each for each in errors if each.levelno == logging.WARNING]
     message = record.getMessage()
-    assert message.startswith("the shutdown cancels what is still open after 10.0 s: GET /child")
+    assert message.startswith(
+        "the shutdown cancels everything that is still open after 10.0 s: GET /child"
+    )
     assert "the child (Scene._child, " in message
     assert "GET /slow" in message
     assert "handler (Scene.slow, " in message
@@ -194,6 +196,6 @@ def test_deaf_request_is_given_up(errors: list[logging.LogRecord]) -> None:
 
     run(main())
     [given_up] = [each.getMessage() for each in errors if each.levelno == logging.ERROR]
-    assert "waits no longer for what was cancelled 1 s ago: GET /deaf" in given_up
+    assert "no longer waits for requests that were cancelled 1 s ago: GET /deaf" in given_up
     assert scene.log[-4:-1] == ["pump ends", "resource closes", "shutdown.complete"]
     assert scene.log[-1].endswith("the server waits still")

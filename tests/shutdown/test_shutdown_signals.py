@@ -168,7 +168,7 @@ def test_log_of_a_shutdown_has_no_trace_of_a_request(begins: str) -> None:
     finally:
         logger.removeHandler(log)
     assert [message.partition(" after ")[0] for _, message in log.found] == [
-        "the shutdown cancels what is still open",
-        "the shutdown cancels handed-over work that still runs",
+        "the shutdown cancels everything that is still open",
+        "the shutdown cancels handed-over work that is still running",
     ]
     assert {trace for trace, _ in log.found} == {"none"}

@@ -1,4 +1,4 @@
-"""The pytest plugin of quattro-web. It does nothing in tests that do not ask for it.
+"""The pytest plugin of quattro-web. It does nothing in tests that do not use it.
 
 A module of its own where it is installed, since pytest imports it at each start: importing
 anything of `quattro_web` would import all of Starlette.
