@@ -58,7 +58,7 @@ def test_failed_pump_ends_the_server() -> None:
         assert server.wait() == -signal.SIGTERM
     _assert_order(
         server.log,
-        "pump failing_pump failed: the server has to stop",
+        "pump failing_pump failed: the server must stop",
         "Traceback",
         "ZeroDivisionError: the pump is broken",
         "Shutting down",
@@ -119,7 +119,7 @@ def test_pump_that_fails_in_its_clean_up() -> None:
         server.stop()
     _assert_order(
         server.log,
-        "pump untidy_pump failed while it was being ended",
+        "pump untidy_pump failed while it was being stopped",
         "ZeroDivisionError: the pump did not clean up",
         "resource closed",
         "Application shutdown failed",

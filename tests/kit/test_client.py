@@ -59,9 +59,9 @@ def test_only_while_the_app_runs(shop: Shop) -> None:
                 use()
         async with client:
             await client.shut_down()
-            with pytest.raises(RuntimeError, match="does not run any more"):
+            with pytest.raises(RuntimeError, match="is no longer running"):
                 client.start("GET", "/")
-        with pytest.raises(RuntimeError, match="make another"):
+        with pytest.raises(RuntimeError, match="create another"):
             await client.__aenter__()
 
     run(main)

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 import time
+from datetime import UTC, datetime
 
 import pytest
 from fastapi import FastAPI
@@ -30,6 +31,19 @@ def test_advance() -> None:
         assert log == [1, 2, 3]
 
     run(main)
+
+
+def test_date() -> None:
+    """The clock begins at the date that is given, or at one that is always the same, and goes on as
+    the time of the loop does."""
+    for begin, shown in ((None, "2000-01-01"), (datetime(2026, 6, 1, tzinfo=UTC), "2026-06-01")):
+        loop = VirtualClockLoop(begin=begin)
+        loop.run_until_complete(asyncio.sleep(3600))
+        now = datetime.fromtimestamp(loop.wall_time(), UTC)
+        assert now.isoformat(timespec="seconds") == f"{shown}T01:00:00+00:00"
+        loop.close()
+    with pytest.raises(ValueError, match=r"begin must have a time zone, .*, got datetime\."):
+        VirtualClockLoop(begin=datetime(2026, 6, 1))  # noqa: DTZ001
 
 
 def test_advance_by_nothing() -> None:
@@ -66,8 +80,9 @@ def test_deadlock_names_who_waits() -> None:
         run(main)
 
 
-def test_time_stands_still_for_threads() -> None:
+def test_time_stands_still_for_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs in a thread has its time, whatever the timers say: a ``def`` endpoint as well."""
+    monkeypatch.setattr(clock, "THREAD_WAIT", 20.0)  # a busy machine takes its own
     app = FastAPI()
     gone = threading.Event()
 

@@ -1,6 +1,7 @@
 """The client of the testing kit: apps that fail, and what a test sees of it."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -193,3 +194,4 @@ def test_end_of_the_process(error: type[BaseException]) -> None:
 
     with pytest.raises(error):
         visit(app, test, raise_app_exceptions=False)
+    gc.collect()  # so that asyncio tells of the task here, and in no other test

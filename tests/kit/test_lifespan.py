@@ -40,7 +40,7 @@ def test_app_that_does_not_start(shop: Shop) -> None:
         client = AppClient(Shop(pumps=[pump]).app)
         with pytest.raises(ZeroDivisionError):
             await client.__aenter__()
-        with pytest.raises(RuntimeError, match="does not run"):
+        with pytest.raises(RuntimeError, match="no longer running"):
             await client.get("/echo")
 
     run(main)

@@ -67,7 +67,7 @@ def seen(response: Response | httpx.Response) -> Any:
 async def by_uvicorn(http: str) -> dict[str, Any]:
     app = Served()
     all_of_it: dict[str, Any] = {}
-    async with uvicorn_of(app, http) as host, httpx.AsyncClient() as client:
+    async with uvicorn_of(app, http) as host, httpx.AsyncClient(timeout=20) as client:
         for habit in habits.HTTP:
             for method in METHODS:
                 try:
@@ -115,7 +115,7 @@ def test_scope() -> None:
 
     async def main() -> None:
         path, headers = "/\u00fc %20/a;b=c?q=\u00fc&r=a b&s=%26", {"X-One": "1"}
-        async with uvicorn_of(app) as host, httpx.AsyncClient() as client:
+        async with uvicorn_of(app) as host, httpx.AsyncClient(timeout=20) as client:
             await client.get(f"http://{host}{path}", headers=headers)
         async with AppClient(app) as client_of_ours:
             await client_of_ours.get(path, headers=headers)

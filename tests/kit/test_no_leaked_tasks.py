@@ -35,7 +35,7 @@ def test_context_manager_does_the_same() -> None:
     ) as told:
         with no_leaked_tasks():
             asyncio.run(leave())
-    assert "AppTaskGroup is for what outlives it" in str(told.value)
+    assert "AppTaskGroup for those that outlive it" in str(told.value)
     with no_leaked_tasks():
         asyncio.run(asyncio.sleep(0))
 

@@ -42,6 +42,28 @@ def test_failed_pump_shuts_down() -> None:
         visit(app, test)
 
 
+def test_request_after_the_end_by_a_failed_pump() -> None:
+    """A3: An app that a failed pump has shut down takes no request any more, as no server would
+    have any for it."""
+
+    async def broken() -> None:
+        await asyncio.sleep(5)
+        raise ZeroDivisionError
+
+    async def test(client: AppClient) -> None:
+        assert (await client.get("/")).status_code == 404
+        await advance(60)
+        with pytest.raises(RuntimeError, match="the app is no longer running"):
+            client.start("GET", "/")
+        with pytest.raises(RuntimeError, match="the app is no longer running"):
+            client.websocket("/")
+        with pytest.raises(RuntimeError, match="the app is no longer running"):
+            await client.asgi({"type": "http"}, None, None)  # type: ignore[arg-type]
+
+    with pytest.raises(ZeroDivisionError):
+        visit(app_of(Pump(broken)), test)
+
+
 def test_pumps_one_step() -> None:
     """A2: Pumps that were not started run in the test itself, for as long as it says."""
     beats: list[float] = []
@@ -122,7 +144,7 @@ def test_pumps_that_are_not_there(pumps: list[Pump], known: str) -> None:
         with pytest.raises(LookupError, match=f"no pump 'pol'; the app has {known}"):
             await client.__aenter__()
         assert events == ["closed"]
-        with pytest.raises(RuntimeError, match="does not run any more"):
+        with pytest.raises(RuntimeError, match="is no longer running"):
             client.start("GET", "/")
 
     run(main)

@@ -56,7 +56,7 @@ async def each_once(port: int) -> None:
         await Client(port, random.Random(1)).visit(behave)
 
 
-@pytest.mark.timeout(SECONDS + 60)
+@pytest.mark.timeout(SECONDS + 180)
 @pytest.mark.parametrize("http", ["h11", "httptools"])
 def test_nothing_is_left_of_a_crowd(http: str) -> None:
     """R2, R3, R7: After clients that complete, leave, reset, pipeline and drop WebSockets, no task,

@@ -6,7 +6,7 @@ import asyncio
 import selectors
 from typing import Any
 
-GRACE = 2.0
+GRACE = 20.0
 """Real seconds that a thread has to wake an idle loop with no timers, before it is a deadlock."""
 
 
@@ -33,10 +33,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     Where a real loop would hang for ever, `DeadlockError` comes out of `run_until_complete` and
     names the tasks that wait.
+
+    Attributes:
+        wall: The Unix time at which the loop was made.
     """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.wall = 0.0
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
@@ -44,6 +48,10 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         """Return the seconds since the loop was made, all of them virtual."""
         return self.now
+
+    def wall_time(self) -> float:
+        """Return the Unix time: at first that of `wall`, which a test may set."""
+        return self.wall + self.now
 
     async def shutdown_default_executor(self, timeout: float | None = None) -> None:
         """Wait for the threads without a timer, which would jump while they end."""
