@@ -10,7 +10,8 @@ from dataclasses import replace
 
 import uvicorn
 
-from example_app.settings import LOOPBACK, ConfigurationError, Settings
+from example_app.pumps import pumps_of
+from example_app.settings import LOOPBACK, Settings
 from example_app.store import check_database
 from example_app.targets import load_targets
 
@@ -43,10 +44,15 @@ def main() -> None:
         settings = Settings.from_environment()
         listener = _listen(settings)
         settings = replace(settings, port=listener.getsockname()[1])
-        # A mistake in either is told in one line.
+        # A mistake in any of them is told in one line.
         load_targets(settings.targets, settings.url)
         check_database(settings.database)
-    except (ConfigurationError, OSError) as exc:
+        pumps_of(settings)
+        if settings.jobs:
+            from example_app.places import places_of  # noqa: PLC0415  # needs docket
+
+            places_of(settings)
+    except (ValueError, ModuleNotFoundError, OSError) as exc:
         sys.exit(f"status board: {exc}")
     print(f"Status board: {settings.url}  (Ctrl-C ends it)", flush=True)
     if settings.host not in LOOPBACK and not settings.hosts:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.staticfiles import StaticFiles
 
@@ -12,6 +12,7 @@ from example_app.pumps import pumps_of
 from example_app.settings import Settings
 from example_app.state import open_state
 from quattro_web import ShutdownGrace, health_routes, install
+from quattro_web.fastapi import task_router
 
 CHECKS_AT_ONCE = 10
 GRACE = ShutdownGrace(requests=3, tasks=2, pumps=2, resources=2)
@@ -22,9 +23,17 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # The interactive documentation would load its scripts from elsewhere.
     app = FastAPI(title="Status board", lifespan=open_state, docs_url=None, redoc_url=None)
     app.state.settings = settings = settings or Settings.from_environment()
+    app.state.places, pumps = [], pumps_of(settings)
+    if settings.jobs:
+        from example_app.places import places_of, workers_of  # noqa: PLC0415  # needs docket
+
+        app.state.places = places_of(settings)
+        if settings.jobs == "memory://":
+            pumps += workers_of(app.state.places)
     app.include_router(routes.router)
     app.include_router(streams.router)
     app.include_router(demo.router)
+    app.include_router(task_router(dependencies=[Depends(routes.may_look)]))
     app.router.routes.extend(health_routes())
     app.mount("/static", StaticFiles(directory=routes.STATIC))
     app.add_middleware(BodyLimit)
@@ -34,7 +43,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     )
     install(
         app,
-        pumps=pumps_of(settings),
+        pumps=pumps,
         concurrency_limit=CHECKS_AT_ONCE,
         app_concurrency_limit=CHECKS_AT_ONCE,
         app_max_waiting=100,

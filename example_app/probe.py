@@ -25,7 +25,7 @@ class Result(BaseModel):
         id: Unique, so that recording a result twice does no harm.
         target: The name of the target.
         at: When the probe began, in seconds since 1970.
-        state: Whether the target is up, up but slow, or down.
+        state: What this probe found: the target is up, up but slow, or down.
         seconds: How long it took to answer, or to fail.
         status: The HTTP status of the answer, if there was one.
         error: Why the target counts as down; empty if it doesn't.

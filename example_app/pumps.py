@@ -1,33 +1,71 @@
 """What runs as long as the app does.
 
-Each pump is an endless loop, and none of them has any code to start or stop it: the app's task
-group starts them when the state is open, and cancels them before it is closed.
+Each pump is an endless loop, or is called again and again, and none of them has any code to start
+or stop it: the app's task group starts them when the state is open, and cancels them before it is
+closed.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 
 from example_app.probe import Result
 from example_app.settings import Settings
-from example_app.state import State, probe_and_report
-from quattro_web import FileLock, Pump, RestartPolicy, ShutdownEvent, TaskGroup, TaskStatus
+from example_app.state import State, probe_and_report, show_targets
+from example_app.webhook import send
+from quattro_web import (
+    FileLock,
+    OnceLock,
+    Pump,
+    RestartPolicy,
+    ShutdownEvent,
+    TaskGroup,
+    TaskStatus,
+)
 
 PROBES_AT_ONCE = 10
 FOLLOW_EVERY = 0.5
+SEND_EVERY = 1.0
+TIDY_EVERY = 600.0
+
+logger = logging.getLogger(__name__)
+
+
+def lock_of(settings: Settings, name: str) -> OnceLock:
+    """Return the lock of a pump that runs in one process, of all that share the lock.
+
+    Raises:
+        ValueError: If the address of the lock is none.
+        ModuleNotFoundError: If the driver is not installed.
+    """
+    if settings.lock.startswith("postgres"):
+        from quattro_web.postgres import PostgresLock  # noqa: PLC0415  # needs a driver
+
+        return PostgresLock(settings.lock, app="status-board")
+    if settings.lock:
+        from quattro_web.redis import RedisLock  # noqa: PLC0415  # needs redis
+
+        return RedisLock(settings.lock, app="status-board")
+    return FileLock(f"{settings.database}.{name}.lock")
 
 
 def pumps_of(settings: Settings) -> list[Pump]:
     """Return the pumps of a board."""
-    lock = FileLock(f"{settings.database}.prober.lock")
-    return [
+    pumps = [
         Pump(closer),
         Pump(recorder),
         Pump(broadcaster),
         # What keeps it from reading now may be over in a moment: another process that writes.
         Pump(follower, on_failure="restart", restart=RestartPolicy(max_restarts=5, within=60)),
-        Pump(prober, on_failure="restart", once=lock),
+        Pump(prober, on_failure="restart", once=lock_of(settings, "prober")),
+        Pump(tidier, on_failure="restart", once=lock_of(settings, "tidier"), every=TIDY_EVERY),
     ]
+    if settings.webhook:
+        once = lock_of(settings, "messenger")
+        pumps.append(Pump(messenger, on_failure="restart", once=once))
+    return pumps
 
 
 async def prober(state: State) -> None:
@@ -38,7 +76,8 @@ async def prober(state: State) -> None:
         if not board.closed:
             async with TaskGroup(concurrency_limit=PROBES_AT_ONCE) as tg:
                 for target in list(board.targets.values()):
-                    tg.create_task(probe_and_report(state, target))
+                    if not target.paused:
+                        tg.create_task(probe_and_report(state, target))
         await asyncio.sleep(state["settings"].interval)
 
 
@@ -69,19 +108,40 @@ async def broadcaster(state: State) -> None:
 
 
 async def follower(state: State, *, task_status: TaskStatus) -> None:
-    """Show what other processes have found: their results, and the targets added there."""
+    """Show what other processes have found and changed: their results and their targets."""
     board, store = state["board"], state["store"]
     number = await store.last_number()
     task_status.started()
     while True:
         await asyncio.sleep(FOLLOW_EVERY)
-        for target in await store.targets():
-            if target.name not in board.targets:
-                board.add(target)
+        await show_targets(state)
         number, results = await store.since(number)
         for result in results:
-            if result.target in board.targets:
-                board.publish(result)
+            board.publish(result)
+
+
+async def tidier(state: State) -> None:
+    """Delete what is too old: one turn of a pump that is called again and again."""
+    await state["store"].tidy()
+
+
+async def messenger(state: State) -> None:
+    """Send changes to the webhook until they are taken, in one process of all.
+
+    A change is in the database before it is sent, and until it was taken. Whatever ends this pump
+    in between, the next one sends the change again, with the same id: at least once.
+    """
+    settings, store = state["settings"], state["store"]
+    while True:
+        for change in await store.due_changes():
+            if await send(state["client"], settings.webhook, change):
+                await store.forget(change)
+            elif time.time() - change.at > settings.keep_days * 86400:
+                logger.error("gave up a change for the webhook: %r", change)
+                await store.forget(change)
+            else:
+                await store.put_off(change)
+        await asyncio.sleep(SEND_EVERY)
 
 
 async def closer(state: State, *, shutdown: ShutdownEvent) -> None:

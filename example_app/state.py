@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated, TypedDict, cast
 
 import httpx
@@ -17,6 +17,9 @@ from example_app.settings import Settings
 from example_app.store import Store, open_store
 from example_app.targets import Target, load_targets
 
+Probe = Callable[[Target], Awaitable[Result | None]]
+"""A probe from elsewhere, which has seen nothing if it could not be made."""
+
 
 class State(TypedDict):
     """The resources of a running app."""
@@ -27,14 +30,25 @@ class State(TypedDict):
     board: Board
     to_record: asyncio.Queue[Result]
     to_show: asyncio.Queue[Result]
+    showing: asyncio.Lock
+    places: Mapping[str, Probe]
 
 
 @asynccontextmanager
 async def open_state(app: FastAPI) -> AsyncIterator[State]:
     """Open everything before the first pump starts; close it after the last one has ended."""
     settings: Settings = app.state.settings
-    async with open_store(settings.database, settings.keep_days) as store, new_client() as client:
-        app.state.board = board = await _filled_board(settings, store)
+    listed = load_targets(settings.targets, settings.url)
+    async with (
+        open_store(
+            settings.database, settings.keep_days, listed, announce=bool(settings.webhook)
+        ) as store,
+        new_client() as client,
+        AsyncExitStack() as stack,
+    ):
+        for place in app.state.places:
+            await stack.enter_async_context(place.jobs.open())
+        app.state.board = board = await _filled_board(store)
         yield State(
             settings=settings,
             client=client,
@@ -42,17 +56,26 @@ async def open_state(app: FastAPI) -> AsyncIterator[State]:
             board=board,
             to_record=asyncio.Queue(),
             to_show=asyncio.Queue(),
+            showing=asyncio.Lock(),
+            places={place.name: place.probe for place in app.state.places},
         )
 
 
-async def _filled_board(settings: Settings, store: Store) -> Board:
-    added = {target.name: target for target in await store.targets()}
-    listed = {target.name: target for target in load_targets(settings.targets, settings.url)}
-    board = Board((listed | added | listed).values())
+async def _filled_board(store: Store) -> Board:
+    board = Board(await store.targets())
     for name in board.targets:
         for result in reversed(await store.history(name, RECENT)):
             board.publish(result)
     return board
+
+
+async def show_targets(state: State) -> None:
+    """Put onto the board what is stored, whichever process has changed it.
+
+    One at a time: what was read first must not be shown last.
+    """
+    async with state["showing"]:
+        state["board"].show(await state["store"].targets())
 
 
 async def probe_and_report(state: State, target: Target) -> Result:

@@ -11,7 +11,7 @@ from anyio.abc import ObjectReceiveStream, ObjectSendStream
 from fastapi import APIRouter, WebSocket, WebSocketDisconnect, WebSocketException, status
 from fastapi.responses import StreamingResponse
 
-from example_app.board import Board, Event, Row, Snapshot, Subscription
+from example_app.board import Board, Event, Removed, Row, Snapshot, Subscription, Update
 from example_app.origin import is_own_page
 from example_app.probe import Result
 from example_app.state import AppState
@@ -19,7 +19,12 @@ from quattro_web.fastapi import RequestTaskGroup
 
 HEARTBEAT = 15.0
 RETRY_MS = 1000
-NAMES: dict[type[Event], str] = {Snapshot: "snapshot", Row: "target", Result: "result"}
+NAMES: dict[type[Event], str] = {
+    Snapshot: "snapshot",
+    Row: "target",
+    Removed: "removed",
+    Update: "result",
+}
 
 router = APIRouter()
 
@@ -65,7 +70,10 @@ async def _chunks(chunks: ObjectReceiveStream[str]) -> AsyncIterator[str]:
 
 @router.websocket("/follow/{name}")
 async def follow(websocket: WebSocket, name: str, tg: RequestTaskGroup, state: AppState) -> None:
-    """Send the latest result of one target, and then each new one, until the client leaves."""
+    """Send the latest result of one target, and then each new one, until the client leaves.
+
+    It ends before when the target is deleted.
+    """
     board = state["board"]
     if not is_own_page(websocket):
         raise WebSocketException(status.WS_1008_POLICY_VIOLATION, "not from the board's own page")
@@ -77,6 +85,9 @@ async def follow(websocket: WebSocket, name: str, tg: RequestTaskGroup, state: A
         while (event := await subscription.next()) is not None:
             for result in _results(event, name):
                 await websocket.send_text(result.model_dump_json())
+            if name not in board.targets:
+                await websocket.close(reason="the target was deleted")
+                return
         if board.closed:
             await websocket.close(status.WS_1012_SERVICE_RESTART)
 
@@ -91,4 +102,4 @@ async def _listen(websocket: WebSocket, subscription: Subscription) -> None:
 def _results(event: Event, name: str) -> list[Result]:
     if isinstance(event, Snapshot):
         return next((row.recent[-1:] for row in event.rows if row.target.name == name), [])
-    return [event] if isinstance(event, Result) and event.target == name else []
+    return [event.result] if isinstance(event, Update) and event.result.target == name else []

@@ -6,7 +6,6 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -17,6 +16,7 @@ from pydantic import (
 )
 
 from example_app.settings import ConfigurationError
+from example_app.urls import checked_url
 
 MAX_TARGETS = 100
 
@@ -28,48 +28,51 @@ def _checked_name(name: str) -> str:
     return name
 
 
-def _checked_url(url: str) -> str:
-    # The parser that will fetch the URL also judges it: two parsers may see two hosts in one text.
-    try:
-        parsed = httpx.URL(url)
-    except httpx.InvalidURL as exc:
-        msg = f"not a URL: {exc}"
-        raise ValueError(msg) from None
-    if parsed.scheme not in {"http", "https"}:
-        msg = "only http and https targets are probed"
+def _checked_group(group: str) -> str:
+    if not group.isprintable():
+        msg = "a group is printable text"
         raise ValueError(msg)
-    if not parsed.host:
-        msg = "the URL names no host"
-        raise ValueError(msg)
-    if parsed.port is not None and not 0 < parsed.port < 65536:
-        msg = "a port is a number from 1 to 65535"
-        raise ValueError(msg)
-    if parsed.userinfo:
-        msg = "a user name or password in a URL would be shown on the page"
-        raise ValueError(msg)
-    return str(parsed)
+    return group
 
 
-class Target(BaseModel):
-    """An HTTP address that is probed again and again.
+class TargetFields(BaseModel):
+    """What may change of a target.
 
     Attributes:
-        name: What people call it; unique on the board.
         url: What a probe fetches, with GET.
         timeout: Seconds until a probe gives up.
         slow_after: Seconds after which an answer counts as slow.
+        failures: How many checks in a row must fail until it counts as down.
+        group: Under which heading it is shown; empty means under none.
+        paused: Whether it is left alone for now.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: Annotated[str, StringConstraints(max_length=2000), AfterValidator(checked_url)]
+    timeout: float = Field(default=5.0, gt=0, le=30)
+    slow_after: float = Field(default=1.0, gt=0, le=30)
+    failures: int = Field(default=3, ge=1, le=20)
+    group: Annotated[
+        str,
+        StringConstraints(strip_whitespace=True, max_length=40),
+        AfterValidator(_checked_group),
+    ] = ""
+    paused: bool = False
+
+
+class Target(TargetFields):
+    """An HTTP address that is probed again and again.
+
+    Attributes:
+        name: What people call it; unique on the board, and never another one.
+    """
 
     name: Annotated[
         str,
         StringConstraints(strip_whitespace=True, min_length=1, max_length=60),
         AfterValidator(_checked_name),
     ]
-    url: Annotated[str, StringConstraints(max_length=2000), AfterValidator(_checked_url)]
-    timeout: float = Field(default=5.0, gt=0, le=30)
-    slow_after: float = Field(default=1.0, gt=0, le=30)
 
 
 def load_targets(path: Path, own_url: str) -> list[Target]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from example_app.settings import Settings
 from example_app.state import State
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
+PATIENCE = 60.0
 
 
 def result(target: str = "a", **fields: Any) -> Result:
@@ -87,6 +89,7 @@ class Site:
     def __init__(self) -> None:
         site = self
         self.status = 200
+        self.posted: queue.Queue[tuple[str, dict[str, Any]]] = queue.Queue()
         self.special: dict[str, tuple[int, float]] = {}  # path: status, and seconds until it comes
 
         class Handler(BaseHTTPRequestHandler):
@@ -94,6 +97,13 @@ class Site:
                 status, seconds = site.special.get(self.path, (site.status, 0.0))
                 time.sleep(seconds)
                 self.send_response(status)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                site.posted.put((self.headers["Webhook-Id"], body))
+                self.send_response(site.status)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -135,6 +145,8 @@ def served(folder: Path, targets: str = "", **environ: str) -> Iterator[Server]:
         "BOARD_TARGETS": str(file),
         "BOARD_DATABASE": str(folder / "board.db"),
         "BOARD_INTERVAL": "0.2",
+        # Its log is read line by line, and that mode has some of its own on a busy machine.
+        "PYTHONASYNCIODEBUG": "",
     }
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "example_app"],

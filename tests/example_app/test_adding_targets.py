@@ -103,7 +103,7 @@ async def test_a_board_is_full_at_some_point(settings: Settings, web: Answers) -
     """The number of targets is bounded."""
     async with running(settings) as app:
         for n in range(MAX_TARGETS - 2):
-            app.state["board"].add(Target(name=f"t{n}", url="http://t.test/"))
+            await app.state["store"].add_target(Target(name=f"t{n}", url="http://t.test/"))
         response = await post(app)
     assert response.status_code == 409
     assert "at most 100 targets" in response.text
@@ -114,7 +114,7 @@ async def test_a_board_is_not_filled_by_many_at_once(settings: Settings, web: An
     async with running(settings) as app:
         board = app.state["board"]
         for n in range(MAX_TARGETS - len(board.targets) - 1):
-            board.add(Target(name=f"t{n}", url="http://t.test/"))
+            await app.state["store"].add_target(Target(name=f"t{n}", url="http://t.test/"))
         responses = await asyncio.gather(*(post(app, name=name) for name in "xyz"))
         assert sorted(each.status_code for each in responses) == [201, 409, 409]
         assert len(board.targets) == MAX_TARGETS

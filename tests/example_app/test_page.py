@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ import pytest
 from example_app.store import open_store
 from tests.example_app.support import PATIENCE, ROOT, Site, result, served
 from tests.support.browser import CHROMIUM, MISSING, missing
+from tests.support.server import free_port
 
 ARTIFACTS = ROOT / "artifacts"
 ARGUMENTS = [
@@ -28,8 +30,6 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
@@ -67,8 +67,12 @@ def page(browser: Any) -> Iterator[Any]:
     assert hosts == {"127.0.0.1"}
 
 
-def targets(*pairs: tuple[str, str]) -> str:
-    return "".join(f"[[target]]\nname = '{name}'\nurl = '{url}'\n" for name, url in pairs)
+def targets(*pairs: tuple[str, str], slow_after: float = 30) -> str:
+    """A file of targets, none of which is slow where only the machine is."""
+    return "".join(
+        f"[[target]]\nname = '{name}'\nurl = '{url}'\nfailures = 1\nslow_after = {slow_after}\n"
+        for name, url in pairs
+    )
 
 
 def card(page: Any, name: str) -> Any:
@@ -101,18 +105,54 @@ def test_a_state_change_arrives_without_reload(page: Any, site: Site, tmp_path: 
         assert page.evaluate("window.same")
 
 
+def test_one_failure_is_not_yet_down(page: Any, site: Site, tmp_path: Path) -> None:
+    """What has failed once is failing, and says how often it did; then it is down."""
+    text = targets(("Shop", site.url)).replace("failures = 1", "failures = 2")
+    site.status = 503
+    with served(tmp_path, text, BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Shop").locator(".badge", has_text="Failing 1 of 2").wait_for()
+        assert page.locator("#summary").inner_text() == "1 of 1 failing"
+        assert card(page, "Shop").locator(".error").is_visible()
+        page.get_by_role("button", name="Check Shop").click()
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+
+
+def look(page: Any) -> str:
+    return str(page.locator(".card").evaluate("card => getComputedStyle(card).filter"))
+
+
 def test_the_page_comes_back_by_itself(page: Any, site: Site, tmp_path: Path) -> None:
-    """When the board was restarted, the page that was open shows what happens now."""
-    with served(tmp_path, targets(("Shop", site.url))) as server:
+    """Without its board the page turns grey, and when the board was restarted it shows what
+    happens now."""
+    port = str(free_port())  # none that somebody else could be given between the two
+    with served(tmp_path, targets(("Shop", site.url)), PORT=port) as server:
         page.goto(server.url)
         page.locator("#connection", has_text="live").wait_for()
+        assert look(page) == "none"
         server.interrupt()
         page.locator("#connection", has_text="reconnecting").wait_for()
-    port = str(httpx.URL(server.url).port)
+        assert look(page) == "grayscale(1)"
     site.status = 500
     with served(tmp_path, targets(("Shop", site.url)), PORT=port):
         card(page, "Shop").locator(".badge", has_text="Down").wait_for()
         assert page.locator("#connection").inner_text() == "live"
+        assert look(page) == "none"
+
+
+def test_a_board_that_says_nothing(page: Any, site: Site, tmp_path: Path) -> None:
+    """A page whose connection is open, but silent for a while, turns grey too, and comes back."""
+    page.clock.install()
+    with served(tmp_path, targets(("Shop", site.url)), BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+        server.process.send_signal(signal.SIGSTOP)
+        page.clock.fast_forward(46_000)
+        page.locator("#connection", has_text="reconnecting").wait_for()
+        assert look(page) == "grayscale(1)"
+        server.process.send_signal(signal.SIGCONT)
+        page.locator("#connection", has_text="live").wait_for()
+        assert look(page) == "none"
 
 
 def test_names_are_text_and_not_markup(page: Any, site: Site, tmp_path: Path) -> None:
@@ -136,11 +176,96 @@ def test_a_target_is_added_on_the_page(page: Any, site: Site, tmp_path: Path) ->
         page.get_by_role("button", name="Add and check").click()
         problem = page.get_by_role("alert")
         problem.wait_for()
-        assert problem.inner_text() == "url: only http and https targets are probed"
+        assert problem.inner_text() == "url: only http and https are fetched"
         page.get_by_label("URL").fill(site.url)
+        page.get_by_label("Slow after").fill("30")
         page.get_by_role("button", name="Add and check").click()
         card(page, "Shop").locator(".badge", has_text="Up").wait_for()
         assert page.get_by_text("Nothing to watch yet").count() == 0
+
+
+def test_a_target_is_changed_paused_and_deleted(page: Any, site: Site, tmp_path: Path) -> None:
+    """The form of a card changes its target, or says what is wrong; the card follows at once."""
+    site.special["/gone"] = (404, 0)
+    with served(tmp_path, targets(("Shop", site.url)), BOARD_INTERVAL="0.1") as server:
+        page.goto(server.url)
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+
+        page.get_by_role("button", name="Edit Shop").click()
+        assert page.get_by_label("Name").is_disabled()
+        page.get_by_label("URL").fill("ftp://shop.test/")
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("alert").wait_for()
+        page.get_by_label("URL").fill(f"{site.url}gone")
+        page.get_by_role("button", name="Save").click()
+        card(page, "Shop").locator(".badge", has_text="Down").wait_for()
+        assert card(page, "Shop").locator(".url").inner_text() == f"{site.url}gone"
+
+        page.get_by_role("button", name="Edit Shop").click()
+        page.get_by_label("Paused").check()
+        page.get_by_role("button", name="Save").click()
+        card(page, "Shop").locator(".badge", has_text="Paused").wait_for()
+        assert page.get_by_role("button", name="Check Shop").is_disabled()
+        assert page.locator("#counts").inner_text() == "1 target: 1 paused"
+
+        page.once("dialog", lambda question: question.accept())
+        page.get_by_role("button", name="Edit Shop").click()
+        assert page.get_by_label("Paused").is_checked()
+        page.get_by_role("button", name="Delete").click()
+        page.get_by_text("Nothing to watch yet").wait_for()
+        assert page.locator(".card").count() == 0
+
+
+def test_the_token_is_asked_for_once(page: Any, site: Site, tmp_path: Path) -> None:
+    """A board with a token asks for it at the first change, and not again."""
+    with served(tmp_path, targets(("Shop", site.url)), BOARD_TOKEN="secret") as server:
+        page.goto(server.url)
+        page.get_by_role("button", name="Edit Shop").click()
+        page.get_by_label("Paused").check()
+        page.get_by_role("button", name="Save").click()
+        page.get_by_role("alert").wait_for()
+        page.get_by_label("Token of this board").fill("secret")
+        page.get_by_role("button", name="Save").click()
+        card(page, "Shop").locator(".badge", has_text="Paused").wait_for()
+        page.get_by_role("button", name="Edit Shop").click()
+        page.get_by_label("Paused").uncheck()
+        page.get_by_role("button", name="Save").click()
+        card(page, "Shop").locator(".badge", has_text="Up").wait_for()
+
+
+def test_targets_are_in_groups(page: Any, site: Site, tmp_path: Path) -> None:
+    """Cards are below the heading of their group, groups in order, and a change moves a card."""
+    text = targets(("Shop", site.url), ("Mail", site.url), ("Search", site.url))
+    text = text.replace("name = 'Shop'", "name = 'Shop'\ngroup = 'Web'")
+    text = text.replace("name = 'Mail'", "name = 'Mail'\ngroup = '<b>Inner</b>'")
+
+    def shown() -> list[tuple[str, list[str]]]:
+        groups = [page.locator(".group").nth(n) for n in range(page.locator(".group").count())]
+        return [
+            (each.locator(".group-name").inner_text(), each.locator(".name").all_inner_texts())
+            for each in groups
+        ]
+
+    with served(tmp_path, text, BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Search").wait_for()
+        assert shown() == [("", ["Search"]), ("<b>Inner</b>", ["Mail"]), ("Web", ["Shop"])]
+        page.get_by_role("button", name="Edit Mail").click()
+        page.get_by_label("Group").fill("Web")
+        page.get_by_role("button", name="Save").click()
+        page.locator(".group", has_text="Web").locator(".card", has_text="Mail").wait_for()
+        assert shown() == [("", ["Search"]), ("Web", ["Shop", "Mail"])]
+
+
+def test_the_badge_is_shown(page: Any, site: Site, tmp_path: Path) -> None:
+    """The history of a target shows its badge."""
+    with served(tmp_path, targets(("Shop & co", site.url)), BOARD_INTERVAL="3600") as server:
+        page.goto(server.url)
+        card(page, "Shop & co").locator(".badge", has_text="Up").wait_for()
+        page.get_by_role("link", name="History").click()
+        badge = page.get_by_role("dialog").get_by_alt_text("Badge")
+        badge.wait_for()
+        page.wait_for_function("document.querySelector('#badge img').naturalWidth > 50")
 
 
 def test_a_check_may_be_asked_for(page: Any, site: Site, tmp_path: Path) -> None:
@@ -155,7 +280,7 @@ def test_a_check_may_be_asked_for(page: Any, site: Site, tmp_path: Path) -> None
 
 
 def test_the_history_is_shown(page: Any, site: Site, tmp_path: Path) -> None:
-    """A click on History lists what was recorded of the target."""
+    """A click on History lists what was recorded of the target, and how long it was up."""
     site.status = 404
     with served(tmp_path, targets(("Shop", site.url)), BOARD_INTERVAL="3600") as server:
         page.goto(server.url)
@@ -164,6 +289,16 @@ def test_the_history_is_shown(page: Any, site: Site, tmp_path: Path) -> None:
         row = page.get_by_role("dialog").locator("tbody tr")
         row.wait_for()
         assert row.locator("td").all_inner_texts()[1:] == ["Down", "answered with status 404"]
+        spans = page.get_by_role("dialog").locator(".span")
+        assert spans.locator(".span-name").all_inner_texts() == [
+            "Last 24 hours",
+            "Last 7 days",
+            "Last 30 days",
+        ]
+        assert spans.locator(".span-share").all_inner_texts() == ["0.0 % up"] * 3
+        assert [spans.nth(n).locator("rect").count() for n in range(3)] == [24, 28, 30]
+        assert spans.locator("rect.down").count() == 3
+        assert spans.locator(".axis span:last-child").all_inner_texts() == ["now"] * 3
 
 
 # What a board may watch: the usual seconds, how much they vary, and the checks that failed.
@@ -192,7 +327,10 @@ def test_a_screenshot_is_there_to_be_looked_at(
         threads.submit(asyncio.run, _remember(tmp_path / "board.db")).result()
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": height})
-    with served(tmp_path, targets(*urls.items()), BOARD_INTERVAL="3600") as server:
+    text = targets(*urls.items(), slow_after=1)
+    for service in ("Mail gateway", "Customer portal, Europe", "Reports"):
+        text = text.replace(f"name = '{service}'", f"name = '{service}'\ngroup = 'Inside'")
+    with served(tmp_path, text, BOARD_INTERVAL="3600") as server:
         page.goto(server.url)
         page.locator(".uptime-caption", has_text="of 60 checks good").nth(
             len(SERVICES) - 1

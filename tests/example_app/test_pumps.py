@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from example_app.board import Board
+import example_app.pumps
+import example_app.store
+from example_app.board import Board, Update
 from example_app.probe import Result, new_client
-from example_app.pumps import PROBES_AT_ONCE, broadcaster, prober, recorder
+from example_app.pumps import (
+    PROBES_AT_ONCE,
+    broadcaster,
+    lock_of,
+    messenger,
+    prober,
+    recorder,
+    tidier,
+)
 from example_app.settings import Settings
 from example_app.state import State
-from example_app.store import Store
+from example_app.store import Store, open_store
 from example_app.targets import Target
-from quattro_web import TaskGroup
-from tests.example_app.support import result
+from quattro_web import FileLock, OnceLock, TaskGroup
+from quattro_web.postgres import PostgresLock
+from quattro_web.redis import RedisLock
+from tests.example_app.support import PATIENCE, answer, result
 
 pytestmark = pytest.mark.anyio
 
@@ -59,7 +75,7 @@ class Silent(httpx.AsyncBaseTransport):
         return httpx.Response(200, stream=httpx.ByteStream(b""))
 
 
-def new_state(*names: str, disk: Disk | None = None, web: Silent | None = None) -> State:
+def new_state(*names: str, disk: Store | None = None, web: Silent | None = None) -> State:
     return State(
         settings=Settings(interval=0.001),
         client=new_client(web),
@@ -67,6 +83,8 @@ def new_state(*names: str, disk: Disk | None = None, web: Silent | None = None) 
         board=Board(Target(name=name, url=f"http://{name}.test/") for name in names),
         to_record=asyncio.Queue(),
         to_show=asyncio.Queue(),
+        showing=asyncio.Lock(),
+        places={},
     )
 
 
@@ -77,7 +95,7 @@ async def pumping(pump: Callable[[State], Awaitable[None]], state: State) -> Asy
     async def run() -> None:
         await pump(state)
 
-    async with asyncio.timeout(5), TaskGroup() as tg:
+    async with asyncio.timeout(PATIENCE), TaskGroup() as tg:
         tg.create_background_task(run())
         yield
 
@@ -199,4 +217,65 @@ async def test_the_broadcaster_shows_every_result() -> None:
             for each in results:
                 state["to_show"].put_nowait(each)
             await subscription.next()
-            assert [await subscription.next() for _ in results] == results
+            updates = [await subscription.next() for _ in results]
+    assert [each.result for each in updates if isinstance(each, Update)] == results
+
+
+async def test_the_messenger_sends_until_it_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change that is refused is sent again, as the same one, and after it was taken never."""
+    clock = itertools.count(1000)
+    monkeypatch.setattr(example_app.store, "time", SimpleNamespace(time=lambda: next(clock)))
+    monkeypatch.setattr(example_app.pumps, "time", SimpleNamespace(time=lambda: 1000.0))
+    monkeypatch.setattr(example_app.pumps, "SEND_EVERY", 0)
+    answers, sent = [503, 500, 204], []
+    taken = asyncio.Event()
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        sent.append(request.headers["Webhook-Id"])
+        if len(sent) == len(answers):
+            taken.set()
+        return answer(answers[len(sent) - 1])
+
+    target = Target(name="a", url="http://a.test/", failures=1)
+    async with open_store(tmp_path / "x.db", 1, [target], announce=True) as store:
+        state = new_state(disk=store)
+        state["client"] = new_client(httpx.MockTransport(handle))
+        state["settings"] = Settings(webhook="http://hook.test/")
+        await store.save([result(state="down")])
+        [change] = await store.due_changes()
+        async with pumping(messenger, state):
+            await taken.wait()
+            while await store.due_changes():  # it is forgotten a moment after it was taken
+                await asyncio.sleep(0)
+        assert sent == [change.id] * 3
+        next_year = itertools.count(10**9)
+        monkeypatch.setattr(
+            example_app.store, "time", SimpleNamespace(time=lambda: next(next_year))
+        )
+        assert await store.due_changes() == []
+
+
+async def test_the_tidier_deletes_what_is_too_old(tmp_path: Path) -> None:
+    """One turn of it leaves what is to be kept."""
+    kept = result(at=time.time())
+    async with open_store(tmp_path / "x.db", keep_days=1) as store:
+        await store.save([result(at=1.0), kept])
+        await tidier(new_state(disk=store))
+        assert await store.history("a", 9) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [("", FileLock), ("postgresql://base/board", PostgresLock), ("redis://cache", RedisLock)],
+)
+def test_where_the_lock_is(address: str, kind: type[OnceLock]) -> None:
+    """A7: The address decides where the lock of the process that probes is."""
+    assert isinstance(lock_of(Settings(lock=address), "prober"), kind)
+
+
+def test_an_address_that_is_none() -> None:
+    """An address of a lock that can't be meant is an error at once."""
+    with pytest.raises(ValueError, match="not a Redis URL"):
+        lock_of(Settings(lock="elsewhere://cache"), "prober")

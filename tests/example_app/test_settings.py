@@ -30,7 +30,13 @@ def test_each_variable_counts() -> None:
         "BOARD_INTERVAL": "0.5",
         "BOARD_KEEP_DAYS": "1",
         "BOARD_TOKEN": "secret",
+        "BOARD_PUBLIC_BADGES": "1",
+        "BOARD_WEBHOOK": "https://chat.test/hook",
         "BOARD_HOSTS": "board.test, *.local",
+        "BOARD_LOCK": "postgresql://base",
+        "BOARD_JOBS": "redis://cache",
+        "BOARD_PLACES": "oslo, rome",
+        "BOARD_JOBS_KEY": "secret, too",
     }
     assert Settings.from_environment(environ) == Settings(
         host="::1",
@@ -40,7 +46,13 @@ def test_each_variable_counts() -> None:
         interval=0.5,
         keep_days=1,
         token="secret",
+        public_badges=True,
+        webhook="https://chat.test/hook",
         hosts=("board.test", "*.local"),
+        lock="postgresql://base",
+        jobs="redis://cache",
+        places=("oslo", "rome"),
+        jobs_key="secret, too",
     )
 
 
@@ -89,3 +101,25 @@ def test_names_of_the_board(settings: Settings, more: list[str]) -> None:
 def test_the_board_knows_its_own_address(host: str, url: str) -> None:
     """The URL is one that this machine can reach, whatever the board listens on."""
     assert Settings(host=host).url == url
+
+
+def test_a_lock_that_is_nowhere_is_refused() -> None:
+    """The error names the variable, and not its value, which may have a password."""
+    with pytest.raises(ConfigurationError, match="BOARD_LOCK must be the URL of a") as caught:
+        Settings.from_environment({"BOARD_LOCK": "ftp://board:secret@cache"})
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("chat.test/secret", "only http and https"),
+        ("file:///secret", "only http and https"),
+        ("https://u:secret@chat.test/", "user name or password"),
+    ],
+)
+def test_a_webhook_is_a_web_address(url: str, reason: str) -> None:
+    """A webhook has to be what a target has to be; what was given may be secret, and isn't told."""
+    with pytest.raises(ConfigurationError, match=f"BOARD_WEBHOOK must be .*: .*{reason}") as caught:
+        Settings.from_environment({"BOARD_WEBHOOK": url})
+    assert "secret" not in str(caught.value)

@@ -14,8 +14,9 @@ from starlette.types import Message
 import example_app.board
 import example_app.streams
 from example_app.app import create_app
-from example_app.board import Board
+from example_app.board import Board, Update
 from example_app.settings import Settings
+from example_app.status import Status
 from tests.example_app.support import result, running
 
 pytestmark = pytest.mark.anyio
@@ -91,7 +92,8 @@ async def test_events_begin_with_a_snapshot(settings: Settings, web: Answers) ->
         assert [row["target"]["name"] for row in rows] == ["a", "b"]
         news = result("a")
         client.board.publish(news)
-        wanted = f"event: result\ndata: {news.model_dump_json()}\n\n"
+        update = Update(result=news, status=Status(state="up"))
+        wanted = f"event: result\ndata: {update.model_dump_json()}\n\n"
         seen: list[str] = []
         while wanted not in seen:  # the first round of probes may come in between
             seen.append(await client.chunk())
@@ -181,6 +183,18 @@ async def test_a_websocket_ends_when_the_board_closes(settings: Settings, web: A
             message = await client.sent.get()
             kind, code = message["type"], message.get("code")
         assert code == 1012
+        await client.left("websocket")
+
+
+async def test_a_websocket_ends_with_its_target(settings: Settings, web: Answers) -> None:
+    """Whoever follows a target that is deleted learns of it."""
+    async with following(settings, "a") as client:
+        assert (await client.sent.get())["type"] == "websocket.accept"
+        client.board.show([])
+        message: Message = {"type": "websocket.send"}
+        while message["type"] == "websocket.send":
+            message = await client.sent.get()
+        assert (message["code"], message["reason"]) == (1000, "the target was deleted")
         await client.left("websocket")
 
 
