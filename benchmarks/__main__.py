@@ -22,6 +22,7 @@ from benchmarks.report import Report
 from benchmarks.size import FULL, QUICK, TINY, Size
 from benchmarks.web import children, connections, in_time, instructions
 from benchmarks.web_growth import open_connections
+from benchmarks.web_telemetry import telemetry
 
 BENCHMARKS: dict[str, Callable[[Report, Size], None]] = {
     "spawning": spawning,
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Report, Size], None]] = {
     "connections": connections,
     "children": children,
     "open": open_connections,
+    "telemetry": telemetry,
 }
 SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
 

@@ -43,6 +43,66 @@ def summary(goals: list[Goal]) -> str:
     )
 
 
+def answers(result: dict[str, Any]) -> str:
+    """Return what a user wants to know first, as a table of questions and answers."""
+
+    def cell(key: str, column: str, *names: str) -> str:
+        table = result["tables"][key]
+        (row,) = [row for row in table["rows"] if tuple(row[: len(names)]) == names]
+        return str(row[table["header"].index(column)]).partition(" (")[0]
+
+    def more(framework: str, who: str) -> str:
+        microseconds = [
+            float(cell("time", "µs", f"{framework}, no children", each)) for each in (who, "bare")
+        ]
+        return f"{microseconds[0] - microseconds[1]:.1f} µs"
+
+    def both(who: str) -> str:
+        return f"{more('FastAPI', who)} in FastAPI, {more('Starlette', who)} in Starlette"
+
+    def percent(ratio: str) -> str:
+        change = round(100 * (float(ratio) - 1))
+        return f"{abs(change)} % {'more' if change >= 0 else 'less'}"
+
+    ten = {
+        each: percent(cell("time", "ratio", f"{each}, 10 children", "ours"))
+        for each in ("FastAPI", "Starlette")
+    }
+    return markdown(
+        ["You want to know", "Measured"],
+        [
+            [
+                "what `install(app)` adds to a request that does not use it",
+                both("ours"),
+            ],
+            [
+                "the same, with `cancel_on_disconnect=True`",
+                both("ours, watching"),
+            ],
+            [
+                "for comparison: what an empty `BaseHTTPMiddleware` adds",
+                both("BaseHTTPMiddleware"),
+            ],
+            [
+                "the time of a request with ten children, compared to an `asyncio.TaskGroup`",
+                f"{ten['FastAPI']} in FastAPI, {ten['Starlette']} in Starlette",
+            ],
+            [
+                "the time of ten children in `quattro_core`, compared to `asyncio.TaskGroup`",
+                percent(cell("spawning", "quattro_core", "10")),
+            ],
+            [
+                "the memory of a child that waits for its turn under a limit",
+                f"{cell('limit', 'quattro_core', 'bytes a waiting child')} bytes",
+            ],
+            [
+                "the memory of `tg.map` for a million items",
+                f"{cell('map', 'KiB for 1000000 items', 'quattro_core, map')} KiB",
+            ],
+        ],
+    )
+
+
 def pieces(result: dict[str, Any]) -> dict[str, str]:
     """Return what the page has between its markers, by their names."""
     goals = goals_of(result)
@@ -52,6 +112,7 @@ def pieces(result: dict[str, Any]) -> dict[str, str]:
     }
     return {
         **tables,
+        "answers": answers(result),
         "environment": "\n".join([*facts, *(f"- {note}" for note in result["notes"])]),
         "goals": f"{summary(goals)}\n\n{markdown(HEADER, [goal.row() for goal in goals])}",
     }

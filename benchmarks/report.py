@@ -128,9 +128,15 @@ def _updated(old: dict[str, Any], new: dict[str, Any], only: Sequence[str]) -> d
     """Return a result with what was measured anew in the place of what it had."""
     there = new["environment"]
     what = f"{', '.join(only)}: {there['date']}, {there['machine']}, {there['python']}"
+    what += f", load before {there['load before']}"
+    anew = [
+        each
+        for each in old["environment"].get("measured anew", "").split("; ")
+        if each and not set(each.partition(":")[0].split(", ")) <= set(only)
+    ]
     goals = {(goal["what"], goal["measured_as"]): goal for goal in (*old["goals"], *new["goals"])}
     return {
-        "environment": {**old["environment"], "measured anew": what},
+        "environment": {**old["environment"], "measured anew": "; ".join([*anew, what])},
         "notes": [*dict.fromkeys((*old["notes"], *new["notes"]))],
         "goals": [*goals.values()],
         "tables": {**old["tables"], **new["tables"]},

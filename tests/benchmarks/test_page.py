@@ -30,10 +30,17 @@ def test_tables(page: str, result: dict[str, Any]) -> None:
 def test_everything_is_there(page: str, result: dict[str, Any]) -> None:
     """The page has each table of the result, and the result has each table that there is."""
     shown = [match["key"] for match in MARKED.finditer(page)]
-    assert sorted(shown) == sorted([*result["tables"], "environment", "goals"])
+    assert sorted(shown) == sorted([*result["tables"], "answers", "environment", "goals"])
     made = [key for tables in ROWS.values() for key in tables]
     assert list(result["tables"]) == made
     assert result["environment"]["rounds"] != "tiny"
+
+
+def test_what_a_user_wants_to_know_comes_first(page: str) -> None:
+    """The page begins with answers for users, and ends with the goals of those who work on it."""
+    shown = [match["key"] for match in MARKED.finditer(page)]
+    assert shown[0] == "answers"
+    assert shown[-1] == "goals"
 
 
 def test_nothing_by_hand(page: str) -> None:

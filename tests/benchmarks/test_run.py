@@ -1,6 +1,7 @@
 """Each benchmark runs, with tiny numbers, and its tables have their rows."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -8,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import web
 from benchmarks.__main__ import BENCHMARKS
 from benchmarks.core_growth import kinds
 from benchmarks.core_limiters import LIMITERS
 from benchmarks.core_mappers import mappers
 from benchmarks.goals import Goal, exactly
 from benchmarks.report import Report
-from benchmarks.size import TINY, Rounds, Size
+from benchmarks.size import TINY, Rounds
 from benchmarks.web_callgrind import VALGRIND
 from benchmarks.web_held import KINDS
+from benchmarks.web_telemetry import telemetry_variants
 from benchmarks.web_variants import FAST, STAR, all_variants, spawning
 
 COUNTER = (sys.executable, str(Path(__file__).with_name("counter.py")))
@@ -59,18 +60,31 @@ ROWS: dict[str, dict[str, list[list[str]]]] = {
         "open-in-process": [[kind] for kind in KINDS],
         "open-over-uvicorn": [[kind] for kind in KINDS],
     },
+    "telemetry": {
+        "telemetry": [[variant.group, variant.label] for variant in telemetry_variants()],
+        "look": [["snapshot"], ["snapshot, as JSON"], ["all of it"], ["all of it, as JSON"]],
+    },
 }
 # How many goals each has, of which nothing may be left out.
-GOALS = {"spawning": 4, "limit": 4, "instructions": 6, "time": 6, "connections": 6, "open": 8}
+GOALS = {
+    "spawning": 4,
+    "limit": 4,
+    "instructions": 6,
+    "time": 6,
+    "connections": 6,
+    "open": 8,
+    "telemetry": 6,
+}
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_tables(name: str) -> None:
     """A benchmark makes its tables with all of their rows, and tells what became of its goals."""
     report = Report(TINY.name)
-    run: Callable[[Report, Size], None] = BENCHMARKS[name]
-    if name == "instructions":
-        run = partial(web.instructions, tool=COUNTER)
+    run: Callable[..., None] = BENCHMARKS[name]
+    if name in ("instructions", "telemetry"):
+        run = partial(run, tool=COUNTER)
     run(report, TINY)
     for key, rows in ROWS[name].items():
         table = report.tables.pop(key)
@@ -101,7 +115,7 @@ def test_rounds() -> None:
 def test_result_of_some(tmp_path: Path) -> None:
     """The result of some benchmarks takes the place of theirs in that of all, which says so."""
     path = tmp_path / "result.json"
-    for measured, only in ((1.5, []), (0.5, ["limit"])):
+    for measured, only in ((1.5, []), (1.0, ["limit"]), (1.0, ["map"]), (0.5, ["limit"])):
         report = Report("tiny")
         report.goal(Goal("children", "time", 1, exactly(measured)))
         report.table("limit", "Limits", ["", "ours"], [["time", str(measured)]])
@@ -110,7 +124,7 @@ def test_result_of_some(tmp_path: Path) -> None:
             report.table("map", "Maps", ["", "ours"], [["time", "1"]])
         report.close(path, only=only)
     result = json.loads(path.read_text("utf-8"))
-    assert result["environment"]["measured anew"].startswith("limit: ")
+    assert re.fullmatch("map: .*; limit: [^;]*", result["environment"]["measured anew"])
     assert [goal["measured"]["median"] for goal in result["goals"]] == [0.5, 1]
     assert result["tables"]["limit"]["rows"] == [["time", "0.5"]]
     assert result["tables"]["map"]["rows"] == [["time", "1"]]
