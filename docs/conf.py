@@ -15,10 +15,19 @@ author = "The quattro-web developers"
 copyright = author
 version = release = version_of("quattro-web")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_design",
+]
 exclude_patterns = ["_build"]
 
 myst_heading_anchors = 3
+myst_enable_extensions = ["colon_fence", "deflist"]
+# What a program prints is not copied, and neither is a prompt.
+copybutton_selector = "div:not(.highlight-text) > div.highlight > pre"
 
 # A name in backticks in a docstring is a link, and one that leads nowhere is a warning.
 default_role = "any"
@@ -49,13 +58,19 @@ ELSEWHERE = {
     "CancelledError": f"{LIBRARY}asyncio-exceptions.html#asyncio.CancelledError",
     "WebSocketDisconnect": "https://starlette.dev/websockets/",
     "__aexit__": "https://docs.python.org/3/reference/datamodel.html#object.__aexit__",
+    "anyio.BrokenWorkerProcess": (
+        "https://anyio.readthedocs.io/en/stable/api.html#anyio.BrokenWorkerProcess"
+    ),
+    "anyio.to_process": "https://anyio.readthedocs.io/en/stable/subprocesses.html",
     "asyncio.CancelledError": f"{LIBRARY}asyncio-exceptions.html#asyncio.CancelledError",
     "asyncio.Task": f"{LIBRARY}asyncio-task.html#asyncio.Task",
     "asyncio.Task.cancel": f"{LIBRARY}asyncio-task.html#asyncio.Task.cancel",
     "asyncio.Task.uncancel": f"{LIBRARY}asyncio-task.html#asyncio.Task.uncancel",
     "asyncio.TaskGroup": f"{LIBRARY}asyncio-task.html#asyncio.TaskGroup",
     "asyncio.TaskGroup.cancel": f"{LIBRARY}asyncio-task.html#asyncio.TaskGroup",
+    "asyncio.to_thread": f"{LIBRARY}asyncio-task.html#asyncio.to_thread",
     "asyncio.loop.create_task": f"{LIBRARY}asyncio-eventloop.html#asyncio.loop.create_task",
+    "concurrent.futures.Future": f"{LIBRARY}concurrent.futures.html#concurrent.futures.Future",
     "functools.partial": f"{LIBRARY}functools.html#functools.partial",
     "random.uniform": f"{LIBRARY}random.html#random.uniform",
     "redis.asyncio.Redis": "https://redis.readthedocs.io/en/stable/examples/asyncio_examples.html",

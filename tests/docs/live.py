@@ -5,10 +5,8 @@ run in a thread: the server imports this in the one that it has.
 """
 
 import os
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from tests.docs import my_shop
 from tests.docs.pages import ROOT, namespace_of
 from tests.support.server import Server, uvicorn
 
@@ -21,7 +19,6 @@ def live(page: str, app: str, *options: str) -> Server:
 
 
 if PAGE in os.environ:  # pragma: no cover - in the server's process
-    sys.modules["my_shop"] = my_shop
     with ThreadPoolExecutor(1) as thread:
         namespace = thread.submit(namespace_of, ROOT / os.environ[PAGE]).result()
     app = namespace[os.environ[APP]]

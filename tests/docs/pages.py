@@ -1,6 +1,8 @@
 """The fenced blocks of the Markdown pages, and what runs them."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,14 @@ def execute(block: Block, namespace: dict[str, Any]) -> None:
     """Run a block of Python; tracebacks show the line of the page."""
     code = compile("\n" * block.line + block.text, block.page, "exec", dont_inherit=True)
     exec(code, namespace)
+
+
+def output_of(block: Block) -> str:
+    """Run a block in a process of its own, and return what it prints."""
+    command = [sys.executable, "-c", block.text]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
 
 
 def namespace_of(page: Path) -> dict[str, Any]:

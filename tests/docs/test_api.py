@@ -18,7 +18,9 @@ MODULES = {
     "fastapi": "quattro_web.fastapi",
     "jobs": "quattro_web.jobs",
     "postgres": "quattro_web.postgres",
+    "prometheus": "quattro_web.prometheus",
     "redis": "quattro_web.redis",
+    "tasks": "quattro_web.tasks",
     "testing": "quattro_web.testing",
 }
 PUBLIC = {name for module in MODULES.values() for name in import_module(module).__all__}
@@ -35,10 +37,16 @@ CLASSES = re.compile(
 )
 
 
+def text_of(page: str) -> str:
+    """The page of a module, and those that a long one goes on with."""
+    pages = [REFERENCE / f"{page}.md", *sorted(REFERENCE.glob(f"{page}-*.md"))]
+    return "".join(each.read_text(encoding="utf-8") for each in pages)
+
+
 @pytest.mark.parametrize(("page", "module"), MODULES.items())
 def test_every_public_name_is_documented_once(page: str, module: str) -> None:
-    """A module's page has what its ``__all__`` has: each name once, and no other."""
-    names = DOCUMENTED.findall((REFERENCE / f"{page}.md").read_text(encoding="utf-8"))
+    """A module's pages have what its ``__all__`` has: each name once, and no other."""
+    names = DOCUMENTED.findall(text_of(page))
     public = [f"{module}.{name}" for name in import_module(module).__all__]
     assert sorted(names) == public
     assert max(Counter(names).values()) == 1
@@ -47,7 +55,7 @@ def test_every_public_name_is_documented_once(page: str, module: str) -> None:
 @pytest.mark.parametrize(("page", "module"), MODULES.items())
 def test_every_public_member_is_documented(page: str, module: str) -> None:
     """What a public class has with a ``versionadded`` is in the reference, inherited or not."""
-    text = (REFERENCE / f"{page}.md").read_text(encoding="utf-8")
+    text = text_of(page)
     missing = [
         f"{name}.{member}"
         for name, options in CLASSES.findall(text)
@@ -133,4 +141,4 @@ def test_every_public_module_has_a_page() -> None:
         if path.parent.name != "plugin"  # a module of its own, where it is installed
     }
     assert {name for name in modules if "._" not in name} == {*MODULES.values()}
-    assert {path.stem for path in REFERENCE.glob("*.md")} == {*MODULES, "index"}
+    assert {path.stem.partition("-")[0] for path in REFERENCE.glob("*.md")} == {*MODULES, "index"}

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.docs.pages import PAGES, blocks, execute, id_of
+from tests.docs.pages import PAGES, blocks, execute, id_of, output_of
 
 # What a test runs, reads or checks; the rest are directives of the pages themselves.
 KNOWN = {
@@ -16,6 +16,7 @@ KNOWN = {
     "yaml",
     "ini",
     "dockerfile",
+    "{code-block} python",  # a program in a process of its own
     "{eval-rst}",
     "{toctree}",
     "{include} ../CHANGELOG.md",
@@ -30,15 +31,22 @@ KNOWN = {
 @pytest.mark.filterwarnings("ignore:.*asyncio.iscoroutinefunction:DeprecationWarning")
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_python_runs_and_prints_what_the_page_shows(
-    page: Path, capsys: pytest.CaptureFixture[str]
+    page: Path,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Each page is one program; a text block right after a Python block is what that prints."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # no lock is held by another run
     namespace: dict[str, Any] = {"__name__": "__main__"}
     printed: str | None = None
     for block in blocks(page):
         if block.language == "python":
             execute(block, namespace)
             printed = capsys.readouterr().out
+        elif block.language == "{code-block} python":
+            printed = output_of(block)
         elif block.language == "text" and printed is not None:
             assert printed == block.text, f"{id_of(page)}, line {block.line}"
             printed = None

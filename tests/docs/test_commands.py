@@ -55,6 +55,11 @@ def check(line: str) -> None:
         check_server(command, words)
     elif command == "git":
         assert words[0] in GIT
+    elif command == "docker":
+        assert words[0] == "compose"
+        assert words[-1] == "up"
+        assert all((ROOT / file).is_file() for file in words[2:-1:2])
+        assert set(words[1:-1:2]) == {"--file"}
     elif command == "curl":
         assert {word for word in words if word.startswith("-")} <= {"-N", "-i"}
     else:

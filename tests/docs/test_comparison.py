@@ -25,7 +25,7 @@ class Children:
     """The two tasks of each handler, and what became of them."""
 
     def __init__(self) -> None:
-        self.other = "is never started"
+        self.other = "never starts"
         self.ended = True
 
     async def failing(self) -> None:
@@ -35,7 +35,7 @@ class Children:
         raise HTTPException(404)
 
     async def patient(self) -> None:
-        self.other = "goes on"
+        self.other = "keeps running"
         try:
             await asyncio.sleep(10)
         except asyncio.CancelledError:
@@ -91,7 +91,7 @@ def outcome(define: Callable[[FastAPI, Children], None]) -> list[str]:
     async def note(message: Any) -> None:
         if message["type"] == "http.response.body":
             # BackgroundTasks have not begun then: they are yet to come.
-            ended_at_the_end.append(children.ended and children.other != "is never started")
+            ended_at_the_end.append(children.ended and children.other != "never starts")
 
     async def main() -> int:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -135,7 +135,7 @@ def served_by(group: Any) -> str:
         run(main)
     except DeadlockError:
         return "hangs"
-    return "is served"
+    return "completes"
 
 
 def in_a_request() -> str:
@@ -151,7 +151,7 @@ def in_a_request() -> str:
     async def main() -> int:
         return (await get(app)).status
 
-    return {200: "is served"}[run(main)]
+    return {200: "completes"}[run(main)]
 
 
 def row_of(name: str) -> list[str]:

@@ -15,12 +15,11 @@ from tests.docs.live import live
 from tests.support.server import PATIENCE, Server
 
 WEBSOCKETS = [
-    ("README.md", "app", "/talk"),
     ("docs/streams.md", "app", "/ticks"),
     ("docs/tutorial-starlette.md", "app", "/prices"),
 ]
 STREAMS = [
-    ("README.md", "app", "/ticks?count=1000000"),
+    ("docs/how-to/llm-stream.md", "app", "/answers?prompt=tea"),
     ("docs/streams.md", "app", "/events"),
     ("docs/shutdown.md", "app", "/ticks"),
     ("docs/tutorial-starlette.md", "app", "/prices/live"),

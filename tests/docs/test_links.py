@@ -10,7 +10,7 @@ from tests.docs.pages import FENCE, PAGES, ROOT, id_of
 LINK = re.compile(r"(?<!`)!?\[[^\]]*\]\((?P<target>[^)\s]+)\)")
 TABLE = re.compile(r"^```\{toctree\}\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HEADING = re.compile(r"^#+ (?P<title>.+)$", re.MULTILINE)
-FILES = [*PAGES, ROOT / "CHANGELOG.md"]
+FILES = [*PAGES, *(ROOT / f"{name}.md" for name in ("CHANGELOG", "CODE_OF_CONDUCT", "SECURITY"))]
 
 
 def prose_of(page: Path) -> str:

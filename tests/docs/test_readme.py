@@ -1,23 +1,35 @@
-"""What the README says of its own examples is so."""
+"""What the README and the first page say of their own examples is so."""
 
 import asyncio
 import json
 import logging
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from starlette.types import ASGIApp
 
-from tests.docs.pages import ROOT, namespace_of
+from tests.docs.pages import FENCE, ROOT, blocks, namespace_of
 from tests.docs.serving import run, served
-from tests.support.asgi import Exchange, Socket, get
+from tests.docs.shop import Shop
+from tests.support.asgi import Exchange, get
+
+README, INDEX = ROOT / "README.md", ROOT / "docs" / "index.md"
+
+
+@pytest.fixture
+def told() -> list[str]:
+    """What became of the calls to shops."""
+    return []
 
 
 @pytest.fixture
 def readme(told: list[str]) -> dict[str, Any]:
-    """All that the README's blocks define."""
-    namespace = namespace_of(ROOT / "README.md")
-    told.clear()
+    """All that the README's blocks define, with shops that tell what became of their calls."""
+    namespace = namespace_of(README)
+    shop = Shop(told)
+    namespace.update(ask_price=shop.ask_price, count_search=shop.count_search)
     return namespace
 
 
@@ -60,9 +72,10 @@ def test_leaky_failure_is_not_told(
     """When counting fails, the leaky handler answers 200, and Python mentions it later."""
     ask(readme["leaky"], "/prices?shops=uncountable", told, wait=10)
     assert told == ["uncountable: answered", "response 200"]
-    assert [record.message.split("\n")[0] for record in caplog.records] == [
-        "Task exception was never retrieved"
+    [record] = [
+        record for record in caplog.records if "can't count" in caplog.handler.format(record)
     ]
+    assert record.getMessage().split("\n")[0] == "Task exception was never retrieved"
 
 
 def test_failure_is_logged_with_its_request(
@@ -90,70 +103,51 @@ def test_handed_over_work_is_finished_at_shutdown(readme: dict[str, Any], told: 
     assert told == ["corner: answered", "response 200", "counted"]
 
 
-def test_pump(readme: dict[str, Any]) -> None:
-    """A2: The pump of the README counts as long as the app is served."""
+def test_first_program_runs_alone() -> None:
+    """The README's first program is whole: it needs no other block, and no module of yours."""
+    namespace: dict[str, Any] = {"__name__": "shop"}
+    first = next(block for block in blocks(README) if block.language == "python")
+    exec(first.text, namespace)
 
-    async def main() -> None:
-        async with served(readme["counting"]):
-            for _ in range(3):
-                assert (
-                    await get(readme["counting"], "/searches?shops=a", method="POST")
-                ).status == 200
-            await asyncio.sleep(1)
-            assert readme["counted"] == {"a": 3}
+    async def main() -> tuple[Exchange, Exchange]:
+        async with served(namespace["app"]):
+            paths = ("/prices?shops=corner,market", "/prices?shops=corner,closed")
+            good, bad = [await get(namespace["app"], path) for path in paths]
+        return good, bad
 
-    run(main)
-
-
-def test_stream_ends_with_its_feeder(readme: dict[str, Any]) -> None:
-    """The stream of the README ends, and so does its feeder."""
-
-    async def main() -> None:
-        exchange = await get(readme["app"], "/ticks?count=3")
-        assert exchange.body == b"tick\ntick\ntick\n"
-        assert exchange.is_complete
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(main)
+    good, bad = run(main)
+    assert json.loads(good.body) == [9.99, 9.99]
+    assert bad.status == 503
 
 
-def test_feeder_ends_when_the_client_has_left(readme: dict[str, Any]) -> None:
-    """When the client of the README's stream has left, nothing of the request goes on."""
-
-    async def main() -> None:
-        exchange = Exchange(readme["app"], "/ticks?count=1000000")
-        async with asyncio.TaskGroup() as tg:
-            tg.create_task(exchange.run())
-            await asyncio.sleep(1)
-            exchange.disconnect()
-        assert len(exchange.sent) > 50
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(main)
+@pytest.mark.parametrize("tab", [0, 1], ids=["FastAPI", "Starlette"])
+def test_first_page_is_whole_in_each_tab(tab: int) -> None:
+    """Each tab of the first page is a program of its own, and both answer the same."""
+    namespace: dict[str, Any] = {"__name__": "shop"}
+    exec([block for block in blocks(INDEX) if block.language == "python"][tab].text, namespace)
+    exchange = run(lambda: get(namespace["app"], "/prices"))
+    assert json.loads(exchange.body) == [9.99, 9.99]
 
 
-def test_websocket_talks_and_listens(readme: dict[str, Any]) -> None:
-    """The talking of the README's WebSocket ends before the connection is closed."""
-
-    async def main() -> None:
-        socket = Socket(readme["app"], "/talk")
-        async with asyncio.TaskGroup() as tg:
-            tg.create_task(socket.run())
-            await asyncio.sleep(1)
-            socket.say("go on")
-            await asyncio.sleep(1)
-            socket.say("stop")
-        assert socket.log.count("send tick") > 100
-        assert socket.log[0] == "accept"
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    run(main)
+def prose_of(page: Path) -> str:
+    """The words of a page that are read one after the other: no code, no address."""
+    text = FENCE.sub("", page.read_text("utf-8"))
+    return re.sub(r"\]\([^)]*\)", "]", text)
 
 
-def test_starlette(readme: dict[str, Any]) -> None:
-    """The Starlette endpoint of the README answers."""
+def sentences(page: Path) -> list[str]:
+    """Every sentence, heading, item and cell of a page."""
+    lines = re.split(r"\n|(?<!`) \| |(?<=[.!?:;])\s", prose_of(page))
+    return [line.strip("-*#| ") for line in lines if line.strip("-*#| ")]
 
-    async def main() -> Exchange:
-        return await get(readme["starlette_app"], "/both")
 
-    assert json.loads(run(main).body) == [9.99, 9.99]
+@pytest.mark.parametrize("page", [README, INDEX], ids=["README", "index"])
+def test_sentences_are_short(page: Path) -> None:
+    """No sentence of the first two pages has more than 25 words."""
+    assert [each for each in sentences(page) if len(each.split()) > 25] == []
+
+
+def test_readme_is_read_in_three_minutes() -> None:
+    """The README has at most 750 words besides its code, which are three minutes."""
+    words = [word for each in sentences(README) for word in each.split()]
+    assert len([word for word in words if re.search(r"\w", word)]) <= 750

@@ -1,6 +1,7 @@
 """What the tutorials and the page on leaks say of their own programs is so."""
 
 import asyncio
+import re
 from typing import Any
 
 import pytest
@@ -97,7 +98,7 @@ def test_refresher_is_started_again(caplog: pytest.LogCaptureFixture) -> None:
 
     run(main)
     assert calls >= 3
-    assert "is started again" in caplog.text
+    assert "failed, and restarts in" in caplog.text
 
 
 def test_talking_ends_before_the_close() -> None:
@@ -125,3 +126,15 @@ def test_twelve_lines() -> None:
     page = ROOT / "docs" / "why.md"
     [leaky] = [block for block in blocks(page) if "leaky = FastAPI" in block.text]
     assert len([line for line in leaky.text.splitlines() if line]) == 12
+
+
+def test_lines_of_the_log_are_those_of_the_program() -> None:
+    """The log entry of the tutorial shows the lines of the program, pasted block below block."""
+    page = ROOT / "docs" / "tutorial-fastapi.md"
+    program = "\n".join(block.text for block in blocks(page) if block.language == "python")
+    lines = program.splitlines()
+    shown = re.findall(r"shop\.py:(\d+)", page.read_text("utf-8"))
+    assert [lines[int(number) - 1].strip() for number in shown] == [
+        "return await tg.create_task(haggle())",
+        "await asyncio.sleep(3600)",
+    ]
