@@ -14,10 +14,11 @@ import signal
 import threading
 import time
 from collections import Counter
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from pathlib import Path
 
+from tests.jobs.services import DurableRedis
 from tests.jobs.test_processes import APP
-from tests.locks.services import RedisService
 from tests.support.server import Server, uvicorn
 from tests.support.wire import Wire
 
@@ -26,21 +27,22 @@ PAUSE = 4.0
 # The lease of tests.jobs.web, its engine's time for two answers, the clean-up of its job, and what
 # a machine that starts processes all the time takes.
 BOUND = 2.0 + 2 * 1.0 + 0.1 + PAUSE + 1.0
+STRIKES = ["web", "web", "worker", "worker", "stopped", "paused", "redis"]
+STRIKES += ["web and worker", "web paused", "redis hangs"]
 DID = re.compile(r"^did (\S+)$", re.MULTILINE)
 # What is a 503, and its causes.
-EXPECTED = re.compile(r".*(?:JobsUnavailableError|WorkerLostError|ConnectionError|ResetError): ")
+EXPECTED = re.compile(
+    r".*(?:JobsUnavailable|WorkerLost|Connection|ConnectionReset|BusyLoading)Error: "
+)
 LINE = re.compile(r"^(begin|end) (\S+) ([\d.]+)$", re.MULTILINE)
 
 
-class DurableRedis(RedisService):
-    """A Redis that forgets nothing, so that what is lost was not lost by it."""
-
-    def _command(self) -> list[str]:
-        return [
-            *(part if part != "no" else "yes" for part in super()._command()),
-            "--appendfsync",
-            "always",
-        ]
+def open_in(log: str) -> set[str]:
+    """Return the jobs that have begun, and have not ended."""
+    lines = LINE.findall(log)
+    begun = Counter(name for what, name, _ in lines if what == "begin")
+    begun.subtract(name for what, name, _ in lines if what == "end")
+    return {name for name, count in begun.items() if count > 0}
 
 
 class Chaos:
@@ -55,7 +57,6 @@ class Chaos:
         self.webs = [self.web() for _ in range(2)]
         self.workers = [self.worker() for _ in range(3)]
         self.all = [*self.workers]
-        self.gone: dict[str, float] = {}  # when the worker of each job that did not end was killed
         self.ended: dict[str, float] = {}
         self.handed_over: set[str] = set()
         self.counts: Counter[str] = Counter()
@@ -98,40 +99,42 @@ class Chaos:
 
     def strike(self) -> None:
         """End something, in one way or another, and start it anew."""
-        what = self.random.choice(["web", "web", "worker", "worker", "stopped", "paused", "redis"])
+        what = self.random.choice(STRIKES)
         self.counts[f"{what} struck"] += 1
+        if what == "web and worker":
+            self._kill_worker(signal.SIGKILL, also=self.random.randrange(2))
+            return
         if what == "web":
             index = self.random.randrange(2)
-            with suppress(ProcessLookupError):
-                self.webs[index].stop(signal.SIGKILL)
+            self.webs[index].stop(signal.SIGKILL)
             self.webs[index] = self.web()
         elif what in ("worker", "stopped"):
-            index = self.random.randrange(3)
-            old = self.workers[index]
-            old.stop(signal.SIGKILL if what == "worker" else signal.SIGTERM)
-            self._forget(old)
-            self.workers[index] = self.worker()
-            self.all.append(self.workers[index])
-        elif what == "paused":
-            paused = self.random.choice(self.workers)
+            self._kill_worker(signal.SIGKILL if what == "worker" else signal.SIGTERM)
+        elif what in ("paused", "web paused"):
+            paused = self.random.choice(self.workers if what == "paused" else self.webs)
             paused.send(signal.SIGSTOP)
             time.sleep(self.random.choice([0.2, PAUSE]))
             paused.send(signal.SIGCONT)
+        elif what == "redis hangs":
+            self.redis.signal(signal.SIGSTOP)
+            time.sleep(self.random.choice([0.2, PAUSE]))
+            self.redis.signal(signal.SIGCONT)
         else:
             self.redis.kill()
             time.sleep(self.random.choice([0.1, 4.0]))
             self.redis.start()
 
-    def _forget(self, worker: Server) -> None:
-        for name in self._open_in(worker):
-            self.gone[name] = time.time()
-
-    @staticmethod
-    def _open_in(worker: Server) -> set[str]:
-        lines = LINE.findall(worker.log)
-        begun = Counter(name for what, name, _ in lines if what == "begin")
-        begun.subtract(name for what, name, _ in lines if what == "end")
-        return {name for name, count in begun.items() if count > 0}
+    def _kill_worker(self, number: signal.Signals, *, also: int | None = None) -> None:
+        """End a worker, and a web process with it, and start both anew."""
+        index = self.random.randrange(3)
+        if also is not None:
+            self.webs[also].send(signal.SIGKILL)
+        self.workers[index].stop(number)
+        self.workers[index] = self.worker()
+        self.all.append(self.workers[index])
+        if also is not None:
+            self.webs[also].wait()
+            self.webs[also] = self.web()
 
     def run(self, seconds: float, clients: int) -> None:
         threads = [threading.Thread(target=self.client, args=(n,)) for n in range(clients)]
@@ -152,9 +155,9 @@ class Chaos:
     def _done(self) -> Counter[str]:
         return Counter(name for worker in self.all for name in DID.findall(worker.log))
 
-    def check(self) -> list[str]:
+    def check(self, logs: Path | None) -> list[str]:
         """Return what is wrong."""
-        wrong = [f"{name} still runs" for each in self.workers for name in self._open_in(each)]
+        wrong = [f"{name} still runs" for each in self.workers for name in open_in(each.log)]
         done = self._done()
         wrong += [f"{name} was lost" for name in self.handed_over - done.keys()]
         self.counts["handed over"] = len(self.handed_over)
@@ -172,16 +175,20 @@ class Chaos:
         for web in self.all_webs if self.counts["500"] else ():
             raised = re.findall(r"^[\w.]*(?:Error|Exception): .*$", web.log, re.MULTILINE)
             wrong += [line for line in raised if not EXPECTED.match(line)]
+        if logs and wrong:
+            logs.mkdir(parents=True, exist_ok=True)
+            for server in (*self.all_webs, *self.all):
+                (logs / f"{server.pid}.log").write_text(server.log)
         print(dict(sorted(self.counts.items())))
         print(f"the longest that a job ran on after its request: {longest:.2f} s of {BOUND:.2f} s")
         return wrong
 
 
-def main(seconds: float, seed: int, clients: int) -> list[str]:
+def main(seconds: float, seed: int, clients: int, logs: Path | None = None) -> list[str]:
     with ExitStack() as stack:
         chaos = Chaos(stack, seed)
         chaos.run(seconds, clients)
-        return chaos.check()
+        return chaos.check(logs)
 
 
 if __name__ == "__main__":
@@ -189,6 +196,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--logs", type=Path, help="where the logs go, if something is wrong")
     options = parser.parse_args()
-    found = main(options.seconds, options.seed, options.clients)
+    found = main(options.seconds, options.seed, options.clients, options.logs)
     raise SystemExit("\n".join(found) or 0)

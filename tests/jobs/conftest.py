@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.jobs.services import DurableRedis
 from tests.locks.conftest import _service, _skip_without
 from tests.locks.kinds import REDIS
 from tests.locks.services import RedisService
@@ -46,6 +47,15 @@ def redis() -> Iterator[str]:
 def own_redis() -> Iterator[RedisService]:
     """A Redis that the test may kill."""
     service = RedisService()
+    _skip_without(service)
+    with service:
+        yield service
+
+
+@pytest.fixture
+def durable_redis() -> Iterator[DurableRedis]:
+    """A Redis that the test may kill, and that forgets nothing."""
+    service = DurableRedis()
     _skip_without(service)
     with service:
         yield service

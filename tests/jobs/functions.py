@@ -83,8 +83,8 @@ async def track(name: str, seconds: float) -> None:
             print(f"end {name} {time.time():.3f}", flush=True)
 
 
-async def do_once(name: str) -> None:
-    await asyncio.sleep(0.2)
+async def do_once(name: str, seconds: float = 0.2) -> None:
+    await asyncio.sleep(seconds)
     print(f"did {name}", flush=True)
 
 
@@ -178,7 +178,8 @@ class Functions:
     """Jobs of one engine, all under short names."""
 
     def __init__(self, url: str, name: str, **options: Any) -> None:
-        self.jobs = Jobs(url, name=name, **options)
+        # Worker and client of a test share one event loop, on a machine that may be busy.
+        self.jobs = Jobs(url, name=name, **{"timeout": 10.0, "lease": 20.0, **options})
         job = self.jobs.job
         self.double = job(name="double")(double)
         self.echo = job(name="echo")(echo)
@@ -205,11 +206,17 @@ class Functions:
         async def call_left() -> float | None:
             return await self.left_seconds.remote()
 
+        async def branch(name: str, seconds: float) -> None:
+            leaf = self.track.remote(f"{name}/leaf", seconds)
+            current_job().task_group.create_task(leaf)
+            await track(name, seconds)
+
+        self.branch = job(name="branch")(branch)
         self.call = job(name="call")(call)
         self.call_left = job(name="call left", timeout=5)(call_left)
 
 
-async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait for something, with a bound that is far away."""
     async with asyncio.timeout(seconds):
         while not condition():

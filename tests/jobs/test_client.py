@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from itertools import chain
@@ -39,7 +40,13 @@ class ScriptedEngine:
         return [await self.news.get()]
 
     async def renew(
-        self, names: Collection[str], seconds: float, others: Collection[str]
+        self,
+        names: Collection[str],
+        seconds: float,
+        others: Collection[str],
+        *,
+        since: float | None = None,
+        within: float = math.inf,
     ) -> Renewal:
         return Renewal(frozenset({ANY_WORKER, *others}), asyncio.get_running_loop().time())
 
@@ -73,7 +80,7 @@ def play(scene: Scene) -> None:
         engine = ScriptedEngine()
         client = JobsClient(engine, lease=3000.0, clean_up=30.0, timeout=10.0)
         async with client.open():
-            assert await client.wait_up(20.0)
+            assert await client.wait_up(60.0)
             await scene(client, engine)
 
     asyncio.run(main())

@@ -94,7 +94,7 @@ def test_messages_of_others_run_nothing(
             assert await f.double.remote(3) == 6
             await until(lambda: len(errors) == 2)
             assert await client.xlen(f"{name}:stream") == 0
-        assert "somebody else" in errors[0].getMessage()
+        assert "foreign message" in errors[0].getMessage()
         assert log == []
 
     asyncio.run(scene())

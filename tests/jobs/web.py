@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections import defaultdict
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from quattro_web import health_routes, install, request_task_group, uninterrupted
+from quattro_web import (
+    ShutdownGrace,
+    health_routes,
+    install,
+    request_task_group,
+    set_deadline,
+    uninterrupted,
+)
 from quattro_web.jobs import current_job
 from tests.jobs.functions import Functions, note
 
@@ -23,7 +33,10 @@ functions = Functions(
     timeout=1.0,
     redelivery=2.0,
     clean_up=float(os.environ.get("JOBS_CLEAN_UP", "10")),
+    concurrency=int(os.environ.get("JOBS_CONCURRENCY", "50")),
 )
+# By the names of the requests that wait for it.
+may_go_on: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
 
 @functions.jobs.job(name="color")
@@ -64,8 +77,42 @@ async def tracked(request: Request) -> PlainTextResponse:
     """Fan out to jobs that say when they begin and end."""
     tg, params = request_task_group(request), request.path_params
     for number in range(int(params["count"])):
-        tg.create_task(functions.track.remote(f"{params['name']}/{number}", float(params["each"])))
+        job = functions.track if number < 2 else functions.branch
+        tg.create_task(job.remote(f"{params['name']}/{number}", float(params["each"])))
     return PlainTextResponse("tracked")
+
+
+async def tree(request: Request) -> PlainTextResponse:
+    """Fan out to jobs, of which some have jobs of their own; go on when `/go` is asked for."""
+    tg, params = request_task_group(request), request.path_params
+    name = params["name"]
+
+    def call(number: int) -> Coroutine[object, None, None]:
+        job = functions.branch if number < 2 else functions.track
+        return job.remote(f"{name}/{number}", 600)
+
+    for number in range(int(params["count"])):
+        tg.create_task(call(number))
+    await may_go_on[name].wait()
+    if params["how"] == "handler":
+        raise HTTPException(409)
+    if params["how"] == "sibling":
+        tg.create_task(fail_soon())
+    if params["how"] == "deadline":
+        set_deadline(request, 0.05)
+    async for _ in tg.map(call, range(100, 110), limit=3):
+        pass
+    return PlainTextResponse("never seen")
+
+
+async def fail_soon() -> None:
+    await asyncio.sleep(0.05)
+    raise HTTPException(404)
+
+
+async def go(request: Request) -> PlainTextResponse:
+    may_go_on[request.path_params["name"]].set()
+    return PlainTextResponse("it goes on")
 
 
 async def hand_over(request: Request) -> PlainTextResponse:
@@ -76,6 +123,8 @@ async def hand_over(request: Request) -> PlainTextResponse:
         call = functions.stay.call()
     elif what == "sleep":
         call = functions.sleep.call(0.5)
+    elif "slowly" in what:
+        call = functions.do_once.call(what, 1.0)
     else:
         call = functions.do_once.call(what)
     return PlainTextResponse(await functions.jobs.hand_over(call, key=what, conn=request))
@@ -97,6 +146,8 @@ app = Starlette(
         Route("/deadline/{seconds}", sleep),
         Route("/fail/{what}", fail),
         Route("/tracked/{name}/{count}/{each}", tracked),
+        Route("/tree/{name}/{count}/{how}", tree),
+        Route("/go/{name}", go),
         Route("/hand-over/{what}", hand_over),
         Route("/left", left),
         Route("/left/uninterrupted", left),
@@ -106,5 +157,9 @@ app = Starlette(
     lifespan=lifespan,
 )
 install(
-    app, jobs=functions.jobs, cancel_on_disconnect=True, deadline={"/deadline": 0.5, "/left": 5}
+    app,
+    jobs=functions.jobs,
+    cancel_on_disconnect=True,
+    deadline={"/deadline": 0.5, "/left": 5},
+    shutdown_grace=ShutdownGrace(requests=float(os.environ.get("JOBS_GRACE", "8"))),
 )
