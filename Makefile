@@ -30,39 +30,49 @@ export PIP_BUILD_CONSTRAINT = $(PIP_CONSTRAINT)
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help run test test-fast test-newest lint types docs bench bench-full transparency dist \
-	coverage mutants pins format check clean
+.PHONY: help version run test test-fast test-newest lint types docs bench bench-full bench-jobs \
+	transparency dist coverage mutants pins format check clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
+version: ## Print the version, as in pyproject.toml
+	@sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml
+
 run: $(VENV)/.has-example ## Serve the example app, and print the address to open
 	@$(BIN)/python -m example_app
 
-test: $(VENV)/.has-test ## Run every test, in 5 minutes; it says what it has to skip here
+test: $(VENV)/.has-test $(VENV)/.has-examples ## Run every test, in 10 minutes; it says what it skips
 	$(BIN)/python -m pytest $(or $(ARGS),$(PARALLEL))
 
 test-fast: $(VENV)/.has-test ## Run the tests that need no server and no browser, in a minute
 	$(BIN)/python -m pytest $(PARALLEL) tests/core tests/request tests/app tests/pumps \
-		tests/shutdown tests/kit $(ARGS)
+		tests/shutdown tests/telemetry tests/kit $(ARGS)
 
 # Left out is what hardly depends on versions: quattro_core, which needs none, load and benchmarks.
 test-newest: ## Run the tests on the newest versions of everything, whatever the pins say
-	@rm -f .venvs/newest/.has-test
-	@$(MAKE) --no-print-directory $(NEWEST) .venvs/newest/.has-test
+	@rm -f .venvs/newest/.has-test .venvs/newest/.has-examples
+	@$(MAKE) --no-print-directory $(NEWEST) .venvs/newest/.has-test .venvs/newest/.has-examples
 	@echo "versions that are not those of $(PINS):"
 	@cut -d ' ' -f 1 $(PINS) >.venvs/newest/pins
 	@.venvs/newest/bin/python -m pip list --exclude-editable --format freeze | \
 		tr 'A-Z_' 'a-z-' | grep -vxFf .venvs/newest/pins || echo none
 	@$(MAKE) --no-print-directory $(NEWEST) test ARGS="$(or $(ARGS),$(PARALLEL) \
-		--ignore=tests/core --ignore=tests/load --ignore=tests/benchmarks)"
+		--ignore=tests/core --ignore=tests/jobs --ignore=tests/load --ignore=tests/benchmarks)"
 NEWEST = VENV=.venvs/newest PIP_CONSTRAINT= PIP_BUILD_CONSTRAINT= \
 	UPGRADE="--upgrade --upgrade-strategy eager"
 
-lint: $(VENV)/.has-lint ## Check style, formatting and the layers of the packages
+lint: $(VENV)/.has-lint ## Check style, formatting, the layers of the packages and the workflows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms \
+		$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config \
+		.github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.readthedocs .readthedocs.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec example_app/compose*.yaml
 
 types: $(VENV)/.has-types ## Check the types, for every supported Python
 	@for version in $(VERSIONS); do \
@@ -88,6 +98,9 @@ bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 15 to 25 minutes
 	$(BIN)/python -m benchmarks --size full --json docs/_static/benchmarks.json
 	$(BIN)/python -m benchmarks.page
 
+bench-jobs: $(VENV)/.has-bench-jobs ## Run the benchmarks of jobs, beside other queues, on a Redis
+	$(BIN)/python -m benchmarks.jobs
+
 transparency: $(VENV)/.has-test ## Run Starlette's and FastAPI's own tests with the middleware around
 	$(BIN)/python -m tests.transparency --all
 
@@ -97,7 +110,7 @@ dist: $(VENV)/.has-test ## Build the sdist, and the wheel from it, in dist/
 
 # Before 3.12, Python's tracing loses sight of code after a cancellation that ran: take a newer one,
 # as in `make coverage VENV=.venvs/3.13 PYTHON=python3.13`.
-coverage: $(VENV)/.has-test ## Run every test, and tell which lines and branches none of them reached
+coverage: $(VENV)/.has-test $(VENV)/.has-examples ## Run every test, and tell which lines none of them reached
 	$(BIN)/python -m pytest --cov --cov-report=term $(ARGS)
 
 # The module to break, and what else `python -m tests.mutants --help` knows, as in

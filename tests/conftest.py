@@ -18,6 +18,8 @@ from tests.support.limitations import PROPERTY, Limitation, line, summary
 
 # Read by each event loop when it is made, those of the servers that tests start included.
 os.environ["PYTHONASYNCIODEBUG"] = "1"
+# In that mode asyncio logs each step that takes 0.1 s, which any does where the machine is busy.
+logging.getLogger("asyncio").addFilter(lambda record: not str(record.msg).startswith("Executing "))
 
 TESTS = Path(__file__).parent
 # The longest, of what has to stay together: other tests fill the time beside them.
@@ -96,7 +98,7 @@ def nothing_is_left() -> Iterator[None]:
     threads += [each._thread for each in watchdogs if each.has_app_ended]
     for thread in threading.enumerate():
         if thread not in threads and thread.name.startswith("quattro_web "):
-            thread.join(1)  # the one that looks for signals ends when it looks again
+            thread.join(10)  # the one that looks for signals ends when it looks again
             assert not thread.is_alive(), f"the test leaves {thread} behind"
 
 

@@ -154,26 +154,53 @@ class Mutant:
         return "\n".join(line.rstrip("\n") for line in lines)
 
 
-def mutants_of(code: str) -> list[Mutant]:
-    """Return every mutant of a module, in the order of its lines, each text once."""
-    operators: dict[str, Callable[[], Any]] = {
-        "RemoveStatement": RemoveStatement,
-        "RemoveOperand": RemoveOperand,
-        **{name: get_operator(f"core/{name}") for name in OPERATORS},
-    }
-    found: dict[str, Mutant] = {}
-    tree = get_ast(code)
-    for name, operator in operators.items():
+@dataclass(frozen=True)
+class Place:
+    """Where a module may be broken, and how.
+
+    Attributes:
+        line: Where it is.
+        operator: What kind of break it is.
+        occurrence: Which of its kind.
+    """
+
+    line: int
+    operator: str
+    occurrence: int
+
+
+_MADE: dict[str, Callable[[], Any]] = {
+    "RemoveStatement": RemoveStatement,
+    "RemoveOperand": RemoveOperand,
+    **{name: get_operator(f"core/{name}") for name in OPERATORS},
+}
+
+
+def places_of(code: str) -> list[Place]:
+    """Return every place of a module, in the order of its lines."""
+    found = []
+    tree, texts = get_ast(code), code.splitlines()
+    for name, operator in _MADE.items():
         places = ((n, at) for n in ast_nodes(tree) for at in operator().mutation_positions(n))
         for occurrence, (node, ((line, _), _)) in enumerate(places):
             if node.parent is not None and node.parent.type in _SIGNATURES:
                 continue  # the * that begins what is keyword-only
-            if any(word in code.splitlines()[line - 1] for word in _LEFT_ALONE):
-                continue
-            mutated = mutate_code(code, operator(), occurrence)
-            if mutated is not None and mutated != code:
-                found.setdefault(mutated, Mutant(line, name, mutated))
-    return sorted(found.values(), key=lambda mutant: mutant.line)
+            if not any(word in texts[line - 1] for word in _LEFT_ALONE):
+                found.append(Place(line, name, occurrence))
+    return sorted(found, key=lambda place: place.line)
+
+
+def mutants_of(code: str, places: list[Place]) -> Iterator[Mutant]:
+    """Return the mutants of a module at some places, each text once: it takes time to make one."""
+    made = {code}
+    for place in places:
+        try:
+            mutated = mutate_code(code, _MADE[place.operator](), place.occurrence)
+        except AttributeError:  # cosmic-ray replaces no exception whose name has a dot in it
+            continue
+        if mutated is not None and mutated not in made:
+            made.add(mutated)
+            yield Mutant(place.line, place.operator, mutated)
 
 
 def folders_of(module: str) -> list[str]:
@@ -340,14 +367,15 @@ def main() -> int:
     arguments = parser.parse_args()
     module: str = arguments.module
     code = (ROOT / module).read_text(encoding="utf-8")
-    mutants = made = mutants_of(code)
+    places = every = places_of(code)
     if arguments.lines:
         first, _, last = arguments.lines.partition("-")
-        mutants = [mutant for mutant in mutants if int(first) <= mutant.line <= int(last or first)]
-    if arguments.sample and arguments.sample < len(mutants):
-        chosen = random.Random(arguments.seed).sample(range(len(mutants)), arguments.sample)
-        mutants = [mutants[number] for number in sorted(chosen)]
-    print(f"{module}: {len(mutants)} of {len(made)} mutants", flush=True)
+        places = [place for place in places if int(first) <= place.line <= int(last or first)]
+    if arguments.sample and arguments.sample < len(places):
+        chosen = random.Random(arguments.seed).sample(range(len(places)), arguments.sample)
+        places = [places[number] for number in sorted(chosen)]
+    mutants = list(mutants_of(code, places))
+    print(f"{module}: {len(mutants)} mutants, from {len(every)} places", flush=True)
     with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
         copy = Path(folder) / "copy"
         shutil.copytree(ROOT, copy, ignore=IGNORED)

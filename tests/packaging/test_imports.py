@@ -1,4 +1,4 @@
-"""What the installed packages import, and what importing them does: the source is out of reach."""
+"""What the installed packages import, and what importing them does: the source is unreachable."""
 
 import textwrap
 from collections.abc import Callable

@@ -39,30 +39,35 @@ def test_core_imports_the_standard_library_alone(path: Path) -> None:
 # What one file alone imports.
 OWN = {
     "cancel_scopes.py": {"anyio"},
-    "docket_engine.py": {"docket", "opentelemetry"},
+    "docket_engine.py": {"docket", "opentelemetry", "redis"},
     "file.py": {"filelock", "platformdirs"},
     "fastapi.py": {"fastapi"},
+    "otel.py": {"opentelemetry"},
     "postgres.py": {"asyncpg", "psycopg"},
+    "prometheus.py": {"prometheus_client"},
     "pytest_quattro_web.py": {"pytest"},
     "redis.py": {"redis"},
+    "spans.py": {"opentelemetry"},
     "wire.py": {"pydantic", "typing_extensions"},
 }
 
 
 @pytest.mark.parametrize("path", modules("quattro_web"), ids=id_of)
 def test_web_imports_starlette_and_the_root_of_core(path: Path) -> None:
-    """quattro_web imports itself, starlette, quattro_core at its root (but for what cancels tasks
-    that wait for threads), and others in one file."""
+    """quattro_web imports itself, starlette, quattro_core at its root (but for what makes tasks,
+    and for those that wait for threads), and others in one file."""
     allowed = {*STANDARD, "quattro_web", "quattro_core", "starlette"}
     allowed |= OWN.get(path.name, set())
     names = list(imports(path))
     assert {name.split(".")[0] for name in names} <= allowed
     inner = {name for name in names if name.startswith("quattro_core.")}
-    assert inner <= {"quattro_core._threads"}
+    inside = {f"quattro_core._{name}" for name in ("deadlock", "tasks", "threads", "workers")}
+    assert inner <= inside
 
 
 @pytest.mark.parametrize("path", modules("example_app"), ids=id_of)
 def test_example_uses_the_public_api(path: Path) -> None:
-    """example_app imports the packages at their roots, as any user would."""
+    """example_app imports the packages at their roots or public modules, as any user would."""
     ours = {name for name in imports(path) if name.startswith(("quattro_core", "quattro_web"))}
-    assert ours <= {"quattro_core", "quattro_web", "quattro_web.fastapi"}
+    public = ("fastapi", "jobs", "postgres", "prometheus", "redis")
+    assert ours <= {"quattro_core", "quattro_web", *(f"quattro_web.{name}" for name in public)}

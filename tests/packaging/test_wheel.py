@@ -69,7 +69,8 @@ def test_depends_on_starlette_alone(metadata: Message) -> None:
         "platformdirs>=4.12",
         "starlette>=0.46",
     ]
-    extras = ["asyncpg", "docket", "fastapi", "psycopg", "redis"]
+    extras = ["asyncpg", "cron", "docket", "fastapi", "opentelemetry", "prometheus", "psycopg"]
+    extras.append("redis")
     assert metadata.get_all("Provides-Extra") == extras
     assert metadata["Requires-Python"] == ">=3.11"
 
