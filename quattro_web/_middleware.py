@@ -23,7 +23,7 @@ from quattro_web._request.watch import WatchTimer
 from quattro_web._shutdown.state import ShutdownGrace
 from quattro_web._telemetry.offer import offer_metrics, traced_groups
 from quattro_web._tree.dump import Dumping, checked_signal
-from quattro_web._util.arguments import checked_limit
+from quattro_web._util.arguments import checked_bool, checked_limit
 from quattro_web._util.asyncio import current_loop
 from quattro_web._util.scope import REQUEST, RUN
 
@@ -92,11 +92,11 @@ class TaskGroupMiddleware:
             app_max_waiting=app_max_waiting,
             shutdown_grace=shutdown_grace,
         )
-        self._child_spans = child_spans
+        self._child_spans = checked_bool("child_spans", child_spans)
         self._dump_signal = checked_signal(dump_signal)
         self._settings = Settings(concurrency_limit, shared)
         self._requests = self._settings.requests
-        self._cancel_on_disconnect = cancel_on_disconnect
+        self._cancel_on_disconnect = checked_bool("cancel_on_disconnect", cancel_on_disconnect)
         self._deadlines = Deadlines(deadline, stream_deadline, deadline_header)
         self._watch_timer = WatchTimer(self._requests)
         self._ended = EndedRequest(self._settings)

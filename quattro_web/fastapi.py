@@ -16,7 +16,12 @@ from quattro_web._app import group as app_group
 from quattro_web._request import cancellation, exchange
 from quattro_web._shutdown import state
 from quattro_web._tree import routes
-from quattro_web._util.arguments import checked_limit, checked_seconds, checked_stream
+from quattro_web._util.arguments import (
+    checked_bool,
+    checked_limit,
+    checked_seconds,
+    checked_stream,
+)
 from quattro_web._util.injection import NotInjected, refuse_as_dependency
 
 try:
@@ -219,8 +224,12 @@ def CancelOnDisconnect(  # noqa: N802  # as FastAPI's Depends
     Args:
         on: Whether to cancel them; False exempts a route of an app that cancels all others.
 
+    Raises:
+        TypeError: If *on* is not a bool.
+
     .. versionadded:: 0.1
     """
+    checked_bool("on", on)
 
     async def cancel_on_disconnect(conn: HTTPConnection) -> None:
         cancellation.cancel_on_disconnect(conn, on=on)
@@ -283,7 +292,7 @@ def task_router(
         public: Whether to allow access without any dependencies.
 
     Raises:
-        TypeError: If one of *dependencies* is not a ``Depends(...)``.
+        TypeError: If one of *dependencies* is not a ``Depends(...)``, or *public* not a bool.
         ValueError: If there are no *dependencies* and *public* is not true, or if *path* is not a
             path.
 

@@ -31,6 +31,7 @@ from quattro_web._jobs.worker import KEPT_BY, JobWorker, running_job
 from quattro_web._pumps.pump import Pump
 from quattro_web._request.watch import time_left_here
 from quattro_web._util.arguments import (
+    checked_bool,
     checked_limit,
     checked_seconds,
     checked_text,
@@ -321,7 +322,7 @@ class Jobs:
             )
             raise ValueError(msg)
         self._signer = Signer(keys, name)
-        self.pickle: bool = pickle
+        self.pickle: bool = checked_bool("pickle", pickle)
         if not (isinstance(engine, str) or hasattr(engine, "connect")):
             msg = f"engine must be a Redis URL or a JobEngine, got {engine!r}"
             raise TypeError(msg)
@@ -367,6 +368,7 @@ class Jobs:
         """
         checked_seconds("timeout", timeout)
         _number("max_attempts", max_attempts)
+        checked_bool("idempotent", idempotent)
         if version is not None and not checked_text("version", version):
             msg = "version must not be empty: None means that there is none"
             raise ValueError(msg)

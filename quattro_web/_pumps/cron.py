@@ -9,12 +9,23 @@ from zoneinfo import ZoneInfo
 
 from quattro_web._util.arguments import checked_text
 
+# Those of crontab(5); "@reboot" is a pump without a schedule.
+_NICKNAMES = {
+    "@hourly": "0 * * * *",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@weekly": "0 0 * * 0",
+    "@monthly": "0 0 1 * *",
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+}
+
 
 class Cron:
     """The times of a cron expression, as Unix time.
 
     Args:
-        expression: Its five fields.
+        expression: Its five fields, or a nickname for them.
         zone: The time zone, its name, or None for UTC.
 
     Raises:
@@ -24,11 +35,14 @@ class Cron:
     """
 
     def __init__(self, expression: str, zone: tzinfo | str | None) -> None:
-        self._expression = checked_text("cron", expression)
+        self._expression = _NICKNAMES.get(checked_text("cron", expression), expression)
         self._zone = _checked_zone(zone)
         self._cronsim = _cronsim()
-        if (fields := len(expression.split())) != 5:
-            msg = f"cron must have five fields, such as '0 3 * * *', got {expression!r}: {fields}"
+        if (fields := len(self._expression.split())) != 5:
+            msg = (
+                "cron must have five fields, such as '0 3 * * *', or be one of "
+                f"{', '.join(_NICKNAMES)}, got {expression!r}: {fields}"
+            )
             raise ValueError(msg)
         try:
             self.after(0.0)

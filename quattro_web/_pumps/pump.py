@@ -78,7 +78,8 @@ class Pump:
             missed are skipped. With ``"ignore"``, a failure is logged, and the next call comes at
             its time. None means that the function runs as long as the app.
         cron: Instead of *every*, when it is called: a cron expression of five fields, such as
-            ``"0 3 * * *"`` for every night at three. Needs ``pip install "quattro-web[cron]"``.
+            ``"0 3 * * *"`` for every night at three, or a nickname such as ``"@daily"``. Needs
+            ``pip install "quattro-web[cron]"``.
         timezone: The time zone of *cron*: a ``zoneinfo.ZoneInfo``, or its name. None means UTC,
             which is the same on every machine.
         jitter: Delays each call of *every* or *cron* by a random time of up to this many seconds,

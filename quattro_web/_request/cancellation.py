@@ -15,7 +15,7 @@ from quattro_web._request.exchange import (
 from quattro_web._request.state import CancelReason
 from quattro_web._request.watch import Watch
 from quattro_web._util import cancel_scopes
-from quattro_web._util.arguments import checked_seconds, checked_stream
+from quattro_web._util.arguments import checked_bool, checked_seconds, checked_stream
 from quattro_web._util.injection import CalledWith
 from quattro_web._util.scope import REQUEST, Connection, scope_of
 
@@ -37,10 +37,11 @@ def cancel_on_disconnect(conn: CalledWith, *, on: bool = True) -> None:
         NoTaskGroupError: If TaskGroupMiddleware is not installed.
         RuntimeError: If the request has ended; in a thread that the request does not wait for; or
             under an event loop other than asyncio's.
-        TypeError: If *conn* is something else.
+        TypeError: If *on* is not a bool, or *conn* is something else.
 
     .. versionadded:: 0.1
     """
+    checked_bool("on", on)
     _watch_with("cancel_on_disconnect", conn, lambda watch: watch.disconnect(cancels=on))
 
 

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from quattro_web._app.lookup import runs_for
 from quattro_web._app.run import AppRun
 from quattro_web._tree.look import MOST, Movements, look_at
-from quattro_web._util.arguments import checked_text
+from quattro_web._util.arguments import checked_bool, checked_text
 
 # Seconds between two snapshots, however many look.
 INTERVAL = 1.0
@@ -61,7 +61,7 @@ def task_routes(
         public: Whether to allow access without any dependencies.
 
     Raises:
-        TypeError: If one of *dependencies* is not a function of a request.
+        TypeError: If one of *dependencies* is not a function of a request, or *public* not a bool.
         ValueError: If there are no *dependencies* and *public* is not true, or if *path* is not a
             path.
 
@@ -92,7 +92,7 @@ def check_guarded(function: str, path: str, dependencies: object, *, public: boo
     if not path.startswith("/") or path.endswith("/"):
         msg = f"path must begin with a slash, and not end with one, got {path!r}"
         raise ValueError(msg)
-    if not dependencies and not public:
+    if not checked_bool("public", public) and not dependencies:
         msg = (
             f"{function}() shows paths, addresses and code: give it dependencies=[...] that let "
             "in those who may see them, or pass public=True"

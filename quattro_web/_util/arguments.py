@@ -79,6 +79,18 @@ def checked_limit(name: str, limit: int | None, *, least: int = 1) -> int | None
     return limit
 
 
+def checked_bool(name: str, value: object) -> bool:
+    """Return what was given as argument *name*, if it is True or False: ``"no"`` would be true.
+
+    Raises:
+        TypeError: If it is not.
+    """
+    if not isinstance(value, bool):
+        msg = f"{name} must be True or False, got {value!r}"
+        raise TypeError(msg)
+    return value
+
+
 def checked_text(name: str, text: str) -> str:
     """Return a string that was given as argument *name*, if it is one.
 

@@ -41,6 +41,7 @@ def test_url(url: str) -> None:
         ({"concurrency": 0}, "concurrency must be"),
         ({"max_kept": 0}, "max_kept must be"),
         ({"max_size": None}, "max_size must be"),
+        ({"pickle": "no", "signing_key": "k" * 32}, "pickle must be True or False, got 'no'"),
     ],
 )
 def test_options(options: dict[str, Any], error: str) -> None:
@@ -54,6 +55,7 @@ def test_options(options: dict[str, Any], error: str) -> None:
     [
         ({"timeout": 0}, "timeout must be"),
         ({"max_attempts": 0}, "max_attempts must be"),
+        ({"idempotent": "no"}, "idempotent must be True or False, got 'no'"),
         ({"version": ""}, "version must not be empty"),
         ({"version": 2}, "version must be a str, got 2"),
     ],

@@ -79,6 +79,30 @@ def test_each_night() -> None:
 
 
 @pytest.mark.parametrize(
+    ("nickname", "expected"),
+    [
+        ("@hourly", "2026-01-30T13:00"),
+        ("@daily", "2026-01-31T00:00"),
+        ("@midnight", "2026-01-31T00:00"),
+        ("@weekly", "2026-02-01T00:00"),
+        ("@monthly", "2026-02-01T00:00"),
+        ("@yearly", "2027-01-01T00:00"),
+        ("@annually", "2027-01-01T00:00"),
+    ],
+)
+def test_nicknames(nickname: str, expected: str) -> None:
+    """A2: The nicknames of crontab stand for the start of an hour, a day, a week, which begins on
+    Sunday, a month or a year."""
+
+    async def work() -> None: ...
+
+    times = Pump(work, cron=nickname, timezone="Europe/Berlin")._times
+    assert times is not None
+    moment = datetime(2026, 1, 30, 12, tzinfo=BERLIN)  # a Friday
+    assert times.text(times.after(moment.timestamp())) == f"{expected}:00+01:00"
+
+
+@pytest.mark.parametrize(
     "zone", ["Asia/Tokyo", ZoneInfo("Asia/Tokyo"), timezone(timedelta(0, 32400))]
 )
 def test_time_zone(zone: Any) -> None:
@@ -234,7 +258,7 @@ NIGHT: dict[str, Any] = {"cron": "0 3 * * *"}
     ("options", "error", "text"),
     [
         ({"cron": 3}, TypeError, "cron must be a str, got 3"),
-        ({"cron": "@daily"}, ValueError, "cron must have five fields, .*, got '@daily': 1"),
+        ({"cron": "@reboot"}, ValueError, "five fields, .* or be one of @.*, got '@reboot': 1"),
         ({"cron": "0 0 3 * * *"}, ValueError, "cron must have five fields"),
         ({"cron": "0 25 * * *"}, ValueError, "cron must be a .*, got '0 25 .*': Bad hour"),
         ({"cron": "0 0 30 2 *"}, ValueError, "cron must be a .*: Bad day-of-month"),

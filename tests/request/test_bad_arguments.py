@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -19,12 +19,14 @@ from quattro_web import (
     Pumps,
     TaskGroupMiddleware,
     app_health,
+    cancel_on_disconnect,
     install,
     set_concurrency_limit,
     task_group_lifespan,
     uninterrupted,
 )
-from quattro_web.fastapi import ConcurrencyLimit, Deadline
+from quattro_web.fastapi import CancelOnDisconnect, ConcurrencyLimit, Deadline, task_router
+from quattro_web.tasks import task_routes
 from tests.support.asgi import get, run
 
 
@@ -52,6 +54,14 @@ LIMITS: list[tuple[str, Callable[..., object]]] = [
     ("limit", ConcurrencyLimit),
     ("limit", partial(set_concurrency_limit, {})),
 ]
+FLAGS: list[tuple[str, Callable[..., object]]] = [
+    ("cancel_on_disconnect", partial(install, Starlette())),
+    ("child_spans", partial(install, Starlette())),
+    ("on", CancelOnDisconnect),
+    ("on", partial(cancel_on_disconnect, {})),
+    ("public", partial(task_routes, dependencies=[print])),
+    ("public", partial(task_router, dependencies=[Depends(print)])),
+]
 
 
 @pytest.mark.parametrize("name", SECONDS)
@@ -76,6 +86,15 @@ def test_limit_that_is_too_low(name: str, function: Callable[..., object]) -> No
     """C6: A limit that nothing could pass is an error that names the argument in the same way."""
     with pytest.raises(ValueError, match=f"^{name} must be >= [01], got -1$"):
         function(**{name: -1})
+
+
+@pytest.mark.parametrize(("name", "function"), FLAGS)
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flag_that_is_no_bool(name: str, function: Callable[..., object], value: object) -> None:
+    """R7, O2: An option that is on or off takes True and False alone: the "no" of an environment
+    variable would turn it on."""
+    with pytest.raises(TypeError, match=f"^{name} must be True or False, got {value!r}$"):
+        function(**{name: value})
 
 
 @pytest.mark.parametrize("header", ["", "x timeout", "x-délai"])
