@@ -37,8 +37,9 @@ PRELOADED += ["uvicorn.lifespan.on"]
 class Server:
     """Where an app is served."""
 
-    pid: int
+    pid: int  # of what runs the app
     port: int
+    process: ForkServerProcess
 
 
 def serve(
@@ -68,7 +69,7 @@ def serve_by_granian(make: Make, listener: socket.socket) -> None:
 
 Serve = Callable[[Make, socket.socket], None]
 SERVERS: dict[str, Serve] = {"uvicorn": serve, "granian": serve_by_granian}
-PATIENCE = 60.0  # seconds
+PATIENCE = 300.0  # seconds
 
 
 @contextmanager
@@ -90,7 +91,7 @@ def serving(
                 ports[name] = listener.getsockname()[1]
         for process, (name, port) in zip(processes, ports.items(), strict=True):
             assert process.pid is not None
-            servers[name] = Server(warm(process.pid, port, warm_up), port)
+            servers[name] = Server(warm(process.pid, port, warm_up), port, process)
         yield servers
     finally:
         # There is nothing to shut down, and a peer's shutdown fails.

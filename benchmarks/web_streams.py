@@ -267,6 +267,10 @@ def measure_open(
             server = partial(serve, grace=grace, log_level="critical")
             with serving({kind: partial(open_app, kind)}, size.warm_up, server) as servers:
                 figures = asyncio.run(whole(servers[kind], request, count, size.idle))
+                process = servers[kind].process
+                process.join()
+                if process.exitcode != -signal.SIGTERM:  # uvicorn sends it to itself at last
+                    report.note(f"{count} {what}, {kind}: it exited with {process.exitcode}.")
             for name, value in figures.items():
                 found[kind].setdefault(name, []).append(value)
     tell(report, key, f"{count} {what}", found)
