@@ -9,7 +9,7 @@ import resource
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -211,17 +211,21 @@ def resident(pid: int) -> int:
     return int(pages) * resource.getpagesize()
 
 
-async def end(pid: int) -> float:
-    """Return the seconds from SIGTERM to the end of a process."""
+async def end(pid: int) -> dict[str, float]:
+    """Return the seconds from SIGTERM to the end of a process, and those of its CPU."""
     ended = asyncio.Event()
     process = os.pidfd_open(pid)
     try:
         asyncio.get_running_loop().add_reader(process, ended.set)
-        begin = time.perf_counter()
+        begin, busy = time.perf_counter(), cpu_seconds(pid)
+        last = busy
         os.kill(pid, signal.SIGTERM)
         async with asyncio.timeout(PATIENCE):
-            await ended.wait()
-        return time.perf_counter() - begin
+            while not ended.is_set():
+                with suppress(OSError):  # it has gone meanwhile
+                    last = cpu_seconds(pid)
+                await asyncio.sleep(0.01)
+        return {"end": time.perf_counter() - begin, "busy": last - busy}
     finally:
         asyncio.get_running_loop().remove_reader(process)
         os.close(process)
@@ -239,8 +243,8 @@ async def whole(server: Server, request: bytes, count: int, idle: float) -> dict
         await asyncio.sleep(idle)
         busy = cpu_seconds(server.pid) - busy
         looks: dict[str, float] = await fetch(server.port, "/look")
-        seconds = await end(server.pid)
-        return {"memory": memory, "idle": busy / idle * 1000, "end": seconds, **looks}
+        ending = await end(server.pid)
+        return {"memory": memory, "idle": busy / idle * 1000, **looks, **ending}
 
 
 def streams(report: Report, size: Size) -> None:
@@ -297,6 +301,7 @@ def tell(
                 f"{own['idle'].median:.1f}",
                 f"{own['end'].median:.2f}",
                 str(ending),
+                f"{own['busy'].median:.2f}",
                 *looks,
             ]
         )
@@ -306,6 +311,6 @@ def tell(
             look = own[next(iter(LOOKS))]
             report.goal(Goal(what, "milliseconds for a snapshot", LOOK, look, digits=1))
     header = ["", "KiB each", "of by hand", "ms of CPU a second, idle"]
-    header += ["seconds to the end", "of the end by hand", *LOOKS]
+    header += ["seconds to the end", "of the end by hand", "CPU seconds of it", *LOOKS]
     title = f"{what}, each with a task that feeds it, in one process of uvicorn"
     report.table(key, title, header, rows)
