@@ -238,7 +238,8 @@ async def whole(server: Server, request: bytes, count: int, idle: float) -> dict
     await asyncio.sleep(idle)  # the server has to see that they have left
     before = resident(server.pid)
     async with opened(server.port, count, request):
-        memory = (resident(server.pid) - before) / count
+        # At least a page, where so few are open that they fit into what there was.
+        memory = max(resource.getpagesize(), resident(server.pid) - before) / count
         busy = cpu_seconds(server.pid)
         await asyncio.sleep(idle)
         busy = cpu_seconds(server.pid) - busy
