@@ -91,10 +91,10 @@ docs: $(VENV)/.has-docs ## Build the documentation in docs/_build/html; a warnin
 # Which of them, as in `make bench BENCHMARKS="limit map"`; all where nothing is said.
 BENCHMARKS ?=
 
-bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in five minutes
+bench: $(VENV)/.has-bench ## Run the benchmarks, side by side with the peers, in ten minutes
 	$(BIN)/python -m benchmarks $(BENCHMARKS)
 
-bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 15 to 25 minutes, for docs/benchmarks.md
+bench-full: $(VENV)/.has-bench ## Run them with more rounds, in 30 to 90 minutes, for docs/benchmarks.md
 	$(BIN)/python -m benchmarks --size full --json docs/_static/benchmarks.json
 	$(BIN)/python -m benchmarks.page
 

@@ -22,7 +22,9 @@ from benchmarks.report import Report
 from benchmarks.size import FULL, QUICK, TINY, Size
 from benchmarks.web import children, connections, in_time, instructions
 from benchmarks.web_growth import open_connections
+from benchmarks.web_streams import streams
 from benchmarks.web_telemetry import telemetry
+from benchmarks.web_wrk import under_wrk
 
 BENCHMARKS: dict[str, Callable[[Report, Size], None]] = {
     "spawning": spawning,
@@ -37,6 +39,8 @@ BENCHMARKS: dict[str, Callable[[Report, Size], None]] = {
     "children": children,
     "open": open_connections,
     "telemetry": telemetry,
+    "wrk": under_wrk,
+    "streams": streams,
 }
 SIZES = {size.name: size for size in (FULL, QUICK, TINY)}
 

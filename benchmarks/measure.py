@@ -48,6 +48,27 @@ def ratios(samples: Samples, base: str) -> dict[str, Spread]:
     return {name: ratio(samples, name, base) for name in samples}
 
 
+PARTS = 8
+
+
+def steady_ratio(samples: Samples, name: str, base: str) -> Spread:
+    """Return a ratio like `ratio`, with the middle half of the medians of eighths of the rounds.
+
+    More rounds do not narrow the middle half of the rounds, but they do narrow that of the medians.
+    """
+    pairs = zip(samples[name], samples[base], strict=False)
+    each = [one / other for one, other in pairs]
+    step = max(1, len(each) // PARTS)
+    found = spread([statistics.median(part) for part in batched(each, step)])
+    return Spread(statistics.median(each), found.low, found.high)
+
+
+def batched(values: Sequence[float], size: int) -> list[Sequence[float]]:
+    """Return the values in parts of one size; what is left over goes to the last of them."""
+    starts = range(0, max(1, len(values) - size + 1), size)
+    return [values[start : start + size] for start in starts[:-1]] + [values[starts[-1] :]]
+
+
 def turn(names: Sequence[str], number: int) -> list[str]:
     """Return the names in the order of a round, which is another one in each, and known.
 

@@ -64,6 +64,14 @@ def answers(result: dict[str, Any]) -> str:
         change = round(100 * (float(ratio) - 1))
         return f"{abs(change)} % {'more' if change >= 0 else 'less'}"
 
+    def more_than_by_hand(column: str) -> str:
+        return f"{percent(cell('streams', column, 'ours'))} than by hand"
+
+    under_load = [
+        f"{percent(cell('wrk', f'{server}, 100', 'FastAPI, no children', 'ours'))} with {server}"
+        for server in ("uvicorn", "granian")
+    ]
+    open_streams = result["tables"]["streams"]["title"].partition(" ")[0]
     ten = {
         each: percent(cell("time", "ratio", f"{each}, 10 children", "ours"))
         for each in ("FastAPI", "Starlette")
@@ -84,8 +92,21 @@ def answers(result: dict[str, Any]) -> str:
                 both("BaseHTTPMiddleware"),
             ],
             [
+                "the CPU time of a FastAPI server with `install(app)`, with 100 busy connections",
+                ", ".join(under_load),
+            ],
+            [
                 "the time of a request with ten children, compared to an `asyncio.TaskGroup`",
                 f"{ten['FastAPI']} in FastAPI, {ten['Starlette']} in Starlette",
+            ],
+            [
+                "the memory of an open event stream with a task that feeds it",
+                f"{cell('streams', 'KiB each', 'ours')} KiB, {more_than_by_hand('of by hand')}",
+            ],
+            [
+                f"the time from SIGTERM to the end, with {open_streams} such streams",
+                f"{cell('streams', 'seconds to the end', 'ours')} s, "
+                + more_than_by_hand("of the end by hand"),
             ],
             [
                 "the time of ten children in `quattro_core`, compared to `asyncio.TaskGroup`",

@@ -17,8 +17,8 @@ from benchmarks.plot import Bar
 
 PACKAGES = (
     *("quattro-web", "quattro", "anyio", "aiojobs", "aiometer", "aiostream"),
-    *("fastapi", "starlette", "uvicorn", "uvloop", "httptools"),
-    *("asgi-background", "fastapi-disconnect"),
+    *("fastapi", "starlette", "uvicorn", "granian", "uvloop", "httptools", "websockets"),
+    *("asgi-background", "fastapi-disconnect", "sse-starlette"),
 )
 
 
@@ -129,6 +129,8 @@ def _updated(old: dict[str, Any], new: dict[str, Any], only: Sequence[str]) -> d
     there = new["environment"]
     what = f"{', '.join(only)}: {there['date']}, {there['machine']}, {there['python']}"
     what += f", load before {there['load before']}"
+    if there["rounds"] != old["environment"]["rounds"]:
+        what += f", rounds: {there['rounds']}"
     anew = [
         each
         for each in old["environment"].get("measured anew", "").split("; ")

@@ -16,7 +16,7 @@ from benchmarks.plot import Bar
 from benchmarks.report import Report
 from benchmarks.size import Size
 from benchmarks.web_callgrind import VALGRIND, counted
-from benchmarks.web_load import SCHEDSTAT
+from benchmarks.web_load import HAS_CLOCKS
 from benchmarks.web_process import timed
 from benchmarks.web_server import Make, served, serving
 from benchmarks.web_variants import (
@@ -87,8 +87,8 @@ def makers(variants: Sequence[Variant]) -> dict[str, Make]:
 
 def connections(report: Report, size: Size) -> None:
     """Measure uvicorn under more and more connections."""
-    if not SCHEDSTAT.exists():
-        report.note("Left out: uvicorn, whose CPU time is read from Linux's /proc.")
+    if not HAS_CLOCKS:
+        report.note("Left out: uvicorn, whose CPU time only Linux tells.")
         return
     variants = [variant for variant in all_variants() if variant.label != "plain dependency"]
     # The goals are for as many connections as are in the middle: these get the most time.
@@ -120,7 +120,7 @@ def connections(report: Report, size: Size) -> None:
 
 def children(report: Report, size: Size) -> None:
     """Measure uvicorn under 10 connections whose requests start more and more children."""
-    if not SCHEDSTAT.exists():
+    if not HAS_CLOCKS:
         return  # as said already
     rows: dict[tuple[str, str], list[str]] = {}
     for count in size.per_request:

@@ -17,7 +17,7 @@ from benchmarks.memory import REPEATS, Left, left_of, tracing
 from benchmarks.report import Report
 from benchmarks.size import Size
 from benchmarks.web_held import BY_HAND, KINDS, held_app
-from benchmarks.web_load import SCHEDSTAT, connected, cpu_seconds, fetch
+from benchmarks.web_load import HAS_CLOCKS, connected, cpu_seconds, fetch
 from benchmarks.web_process import Exchange, started
 from benchmarks.web_server import Server, serving
 
@@ -85,12 +85,12 @@ def grown_in_process(kind: str, size: Size) -> Grown:
 
 async def over_wire(server: Server, count: int) -> tuple[float, dict[str, int]]:
     """Have requests open at once; return CPU seconds, and what was there while they were."""
-    before = await cpu_seconds(server.pid)
+    before = cpu_seconds(server.pid)
     async with connected(server.port, count, [count], "/wait") as clients:
         waiting = [client.work() for client in clients]
         found: dict[str, int] = await fetch(server.port, f"/free?count={count}")
         await asyncio.gather(*waiting)
-    return await cpu_seconds(server.pid) - before, found
+    return cpu_seconds(server.pid) - before, found
 
 
 async def settled(server: Server, tasks: int) -> dict[str, int]:
@@ -153,8 +153,8 @@ def open_connections(report: Report, size: Size) -> None:
     """Have more and more requests open at once, in process and over uvicorn."""
     found = {kind: grown_in_process(kind, size) for kind in KINDS}
     tell(report, "open-in-process", "in process", found, size)
-    if not SCHEDSTAT.exists():
-        report.note("Left out: open connections of uvicorn, for this system has no /proc.")
+    if not HAS_CLOCKS:
+        report.note("Left out: open connections of uvicorn, whose CPU time only Linux tells.")
         return
     with serving({kind: partial(held_app, kind) for kind in KINDS}, size.warm_up) as servers:
         found = {

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -14,14 +15,21 @@ from benchmarks.core_growth import kinds
 from benchmarks.core_limiters import LIMITERS
 from benchmarks.core_mappers import mappers
 from benchmarks.goals import Goal, exactly
+from benchmarks.measure import Spread, spread, steady_ratio
 from benchmarks.report import Report
 from benchmarks.size import TINY, Rounds
+from benchmarks.web import makers
 from benchmarks.web_callgrind import VALGRIND
 from benchmarks.web_held import KINDS
+from benchmarks.web_server import SERVERS, serving
+from benchmarks.web_streams import KINDS as OPEN_KINDS
+from benchmarks.web_streams import SOCKETS, STREAMS
 from benchmarks.web_telemetry import telemetry_variants
 from benchmarks.web_variants import FAST, STAR, all_variants, spawning
+from benchmarks.web_wrk import EXACT, PEERS, WRK, agree, microseconds, under_wrk
 
 COUNTER = (sys.executable, str(Path(__file__).with_name("counter.py")))
+LOADER = (sys.executable, str(Path(__file__).with_name("loader.py")))
 
 GROUPS = [[variant.group, variant.label] for variant in all_variants()]
 OVER_UVICORN = [row for row in GROUPS if row[1] != "plain dependency"]
@@ -64,6 +72,11 @@ ROWS: dict[str, dict[str, list[list[str]]]] = {
         "telemetry": [[variant.group, variant.label] for variant in telemetry_variants()],
         "look": [["snapshot"], ["snapshot, as JSON"], ["all of it"], ["all of it, as JSON"]],
     },
+    "wrk": {"wrk": [row for row in GROUPS if row[1] in (*EXACT, *PEERS)]},
+    "streams": {
+        "streams": [[kind] for kind in OPEN_KINDS[STREAMS]],
+        "sockets": [[kind] for kind in OPEN_KINDS[SOCKETS]],
+    },
 }
 # How many goals each has, of which nothing may be left out.
 GOALS = {
@@ -74,6 +87,8 @@ GOALS = {
     "connections": 6,
     "open": 8,
     "telemetry": 6,
+    "wrk": 8,
+    "streams": 6,
 }
 
 
@@ -85,6 +100,8 @@ def test_tables(name: str) -> None:
     run: Callable[..., None] = BENCHMARKS[name]
     if name in ("instructions", "telemetry"):
         run = partial(run, tool=COUNTER)
+    if name == "wrk":
+        run = partial(run, tool=LOADER)
     run(report, TINY)
     for key, rows in ROWS[name].items():
         table = report.tables.pop(key)
@@ -105,6 +122,34 @@ def test_limiters_end_what_they_started() -> None:
 def test_valgrind_is_what_counts() -> None:
     """Instructions are counted by callgrind, which follows the processes that are forked."""
     assert VALGRIND[:2] == ("valgrind", "--tool=callgrind")
+
+
+def test_wrk_is_what_loads() -> None:
+    """A real wrk makes requests, and a second of it tells what they took."""
+    if shutil.which(WRK[0]) is None:
+        pytest.skip("wrk is missing: apt-get install wrk")
+    variants = [each for each in all_variants() if each.name == "Starlette, no children: ours"]
+    for serve in SERVERS.values():
+        with serving(makers(variants), 1, serve) as servers:
+            assert all(0 < microseconds(each, 2, WRK) < 1e6 for each in servers.values())
+
+
+def test_without_wrk() -> None:
+    """Without wrk, its benchmark is left out, and the output says where to get it."""
+    report = Report(TINY.name)
+    under_wrk(report, TINY, tool=["no-such-program"])
+    assert report.tables == {}
+    assert "apt-get install wrk" in report.notes[0]
+
+
+def test_rounds_until_they_agree() -> None:
+    """More rounds narrow what is said of a ratio: it is of the medians of eighths of them."""
+    one = [1.0, 1.2] * 40
+    found = steady_ratio({"one": one, "other": [1.0] * 80}, "one", "other")
+    assert spread(one) == Spread(1.1, 1.0, 1.2)
+    assert not agree([spread(one)])
+    assert (found.low, found.median, found.high) == (1.1, 1.1, 1.1)
+    assert agree([found])
 
 
 def test_rounds() -> None:
