@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from gc import get_referents
 from types import CoroutineType, FrameType, MappingProxyType
 from typing import Any, Never, NoReturn, Protocol, TypeVar, cast
 
@@ -19,7 +20,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup, TooManyWaitingError
-from quattro_core._threads import cancel, local_of, thread_call
+from quattro_core._deadlock import waits_for
+from quattro_core._threads import awaited_by, cancel, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import REQUEST_STACK, Guard
 from quattro_web._request.handlers import (
@@ -158,8 +160,8 @@ class RequestGroup(TaskGroup):
     _cancelled: asyncio.Task[Any] | None = None
     _is_cancelling_hosts = False
     _is_stream_cancelled = False
-    # Those that saw the cancellation of a child for which they waited: another one would cut what
-    # they do then.
+    # Those that saw the end of a child for which they waited, since one has failed: a cancellation
+    # would cut what they do then.
     _told_by_child: tuple[asyncio.Task[Any], ...] = ()
     # Those of them that had, or have now, their time to end by themselves.
     _waited_for: tuple[asyncio.Task[Any], ...] = ()
@@ -170,13 +172,19 @@ class RequestGroup(TaskGroup):
 
     def _abort(self) -> None:
         self.is_calm = False
-        if not self._aborting:
-            if current_task() is not self._parent_task:
-                self._note_cancels()
-            for task in {self._parent_task, self.handler, self.stream}:
-                if task is not None and self._waits_for_child(task):
-                    self._told_by_child += (task,)
+        if not self._aborting and current_task() is not self._parent_task:
+            self._note_cancels()
         super()._abort()
+
+    def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
+        super()._settle(task, is_background=is_background)
+        # Called before whoever waits for the child is woken, whatever it waits with.
+        if self._aborting:
+            for host in {self._parent_task, self.handler, self.stream}.difference(
+                (None, *self._told_by_child)
+            ):
+                if task in waits_for(host):
+                    self._told_by_child += (host,)
 
     # Children
 
@@ -271,6 +279,7 @@ class RequestGroup(TaskGroup):
         self._is_left = True
         self._phase += 1
         self._is_cancelling_hosts = False
+        self._told_by_child = ()
         if self._patience is not None:
             self._patience.cancel()
         if self._left is not None and not self._left.done():
@@ -345,7 +354,7 @@ class RequestGroup(TaskGroup):
             turns += 1
         stream = self.stream
         if stream is not None and stream is not current_task():
-            if stream in self._told_by_child:
+            if self._is_told(stream):
                 await asyncio.wait((stream,), timeout=PATIENCE)
             self._cancel_stream(stream, None)
             # One that goes on all the same is left to the scope around it.
@@ -501,7 +510,7 @@ class RequestGroup(TaskGroup):
         call = thread_call(task)
         if call is not None:
             call.add_done_callback(again)
-        elif task in self._told_by_child and task not in self._waited_for:
+        elif task not in self._waited_for and self._is_told(task):
             self._waited_for += (task,)
             task.add_done_callback(partial(again, turns=TURNS))
             self._patience = self._loop.call_later(PATIENCE, again)
@@ -512,6 +521,10 @@ class RequestGroup(TaskGroup):
         else:
             self._cancel_stream(task, msg)
             task.add_done_callback(partial(again, turns=TURNS))  # what is behind it never runs
+
+    def _is_told(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task knows by the end of a child, which may have ended before it looked."""
+        return task in self._told_by_child or cleans_up(task)
 
     def _cancel_stream(self, stream: asyncio.Task[Any], msg: object) -> None:
         if not self._is_stream_cancelled:
@@ -528,6 +541,18 @@ def has_failed(stream: asyncio.Task[Any] | None) -> bool:
     if stream is None or not stream.done() or stream.cancelled():
         return False
     return stream.exception() is not None
+
+
+def cleans_up(task: asyncio.Task[Any]) -> bool:
+    """Whether a task, or one that it waits for, is where a cancellation has led it."""
+    for each in (task, *waits_for(task)):
+        at = each.get_coro() if isinstance(each, asyncio.Task) and not each.done() else None
+        while at is not None:
+            # It refers to what it handles, which nothing else tells.
+            if any(isinstance(found, CancelledError) for found in get_referents(at)):
+                return True
+            at = awaited_by(at)
+    return False
 
 
 class _FirstStep:
