@@ -176,6 +176,11 @@ class RequestGroup(TaskGroup):
             self._note_cancels()
         super()._abort()
 
+    def _note_cancels(self) -> None:
+        # One for which the parent cleans up, or which `gather` keeps, has not come out yet.
+        if not handles_cancellation(self._parent_task):
+            super()._note_cancels()
+
     def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
         super()._settle(task, is_background=is_background)
         # Called before whoever waits for the child is woken, whatever it waits with.
@@ -550,13 +555,18 @@ def has_failed(stream: asyncio.Task[Any] | None) -> bool:
 
 def cleans_up(task: asyncio.Task[Any]) -> bool:
     """Whether a task, or one that it waits for, is where a cancellation has led it."""
-    for each in (task, *waits_for(task)):
-        at = each.get_coro() if isinstance(each, asyncio.Task) and not each.done() else None
-        while at is not None:
-            # It refers to what it handles, which nothing else tells.
-            if any(isinstance(found, CancelledError) for found in get_referents(at)):
-                return True
-            at = awaited_by(at)
+    tasks = (each for each in (task, *waits_for(task)) if isinstance(each, asyncio.Task))
+    return any(handles_cancellation(each) for each in tasks)
+
+
+def handles_cancellation(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is where a cancellation has led it, or keeps one to raise it later."""
+    at = None if task.done() else task.get_coro()
+    while at is not None:
+        # It refers to what it handles, which nothing else tells.
+        if any(isinstance(found, CancelledError) for found in get_referents(at)):
+            return True
+        at = awaited_by(at)
     return False
 
 
