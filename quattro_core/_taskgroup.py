@@ -17,7 +17,7 @@ from typing import Any, Literal, Never, ParamSpec, Self, TypeVar, cast, overload
 from weakref import WeakSet
 
 from quattro_core._cleanups import cut_short
-from quattro_core._deadlock import LimitDeadlockError, waits_for
+from quattro_core._deadlock import LimitDeadlockError
 from quattro_core._gather import gather
 from quattro_core._limits import (
     SharedLimit,
@@ -1221,11 +1221,6 @@ class TaskGroup(asyncio.TaskGroup):
             or (self._background is not None and self._background.get(task, False))
             or (self._withdrawn is not None and task in self._withdrawn)
         )
-
-    def _waits_for_child(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a task sees that the children are cancelled, as it waits for some."""
-        children = self._tasks.union(self._background or ())
-        return bool(children) and not waits_for(task).isdisjoint(children)
 
     def _wake(self) -> None:
         future = self._on_completed_fut

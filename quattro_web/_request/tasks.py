@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable,
 from contextlib import suppress
 from contextvars import Context
 from functools import partial
+from gc import get_referents
 from types import CoroutineType, FrameType, MappingProxyType
 from typing import Any, Never, NoReturn, Protocol, TypeVar, cast
 
@@ -19,7 +20,8 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup, TooManyWaitingError
-from quattro_core._threads import cancel, local_of, thread_call
+from quattro_core._deadlock import waits_for
+from quattro_core._threads import awaited_by, cancel, frame_of, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import REQUEST_STACK, Guard
 from quattro_web._request.handlers import (
@@ -152,14 +154,14 @@ class RequestGroup(TaskGroup):
     askers: tuple[asyncio.Task[Any], ...] = ()
     # The errors that one of those was told of as themselves, by their numbers: it answers for them.
     told: frozenset[int] = frozenset()
-    # How many children are being made: an eager one runs its first step then.
+    # How many children are being made.
     _making = 0
     # What was cancelled in place of the parent.
     _cancelled: asyncio.Task[Any] | None = None
     _is_cancelling_hosts = False
     _is_stream_cancelled = False
-    # Those that saw the cancellation of a child for which they waited: another one would cut what
-    # they do then.
+    # Those that saw the end of a child for which they waited, since one has failed: a cancellation
+    # would cut what they do then.
     _told_by_child: tuple[asyncio.Task[Any], ...] = ()
     # Those of them that had, or have now, their time to end by themselves.
     _waited_for: tuple[asyncio.Task[Any], ...] = ()
@@ -170,13 +172,24 @@ class RequestGroup(TaskGroup):
 
     def _abort(self) -> None:
         self.is_calm = False
-        if not self._aborting:
-            if current_task() is not self._parent_task:
-                self._note_cancels()
-            for task in {self._parent_task, self.handler, self.stream}:
-                if task is not None and self._waits_for_child(task):
-                    self._told_by_child += (task,)
+        if not self._aborting and current_task() is not self._parent_task:
+            self._note_cancels()
         super()._abort()
+
+    def _note_cancels(self) -> None:
+        # One for which the parent cleans up, or which `gather` keeps, has not come out yet.
+        if not handles_cancellation(self._parent_task):
+            super()._note_cancels()
+
+    def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
+        super()._settle(task, is_background=is_background)
+        # Called before whoever waits for the child is woken, whatever it waits with.
+        if self._aborting:
+            for host in {self._parent_task, self.handler, self.stream}:
+                if host is None or host in self._told_by_child:
+                    continue
+                if task in waits_for(host):
+                    self._told_by_child += (host,)
 
     # Children
 
@@ -232,7 +245,12 @@ class RequestGroup(TaskGroup):
 
         A task that a child starts meanwhile counts as one.
         """
-        return self._making > 0 or task in self.tasks
+        return self.is_making or task in self.tasks
+
+    @property
+    def is_making(self) -> bool:
+        """Whether a child is being made: an eager one runs its first step then."""
+        return self._making > 0
 
     def _make(
         self,
@@ -258,7 +276,7 @@ class RequestGroup(TaskGroup):
         if not hasattr(coro, "__await__"):
             return coro  # a generator, as 3.11 takes it
         if self._loop.get_task_factory() is not None:
-            return _GuardedChild(coro)
+            return _GuardedChild(coro, self)
         guarded: Any = _run_child(coro, None)
         guarded.__qualname__ = getattr(coro, "__qualname__", "child")
         guarded.send(None)
@@ -271,6 +289,7 @@ class RequestGroup(TaskGroup):
         self._is_left = True
         self._phase += 1
         self._is_cancelling_hosts = False
+        self._told_by_child = ()
         if self._patience is not None:
             self._patience.cancel()
         if self._left is not None and not self._left.done():
@@ -345,7 +364,7 @@ class RequestGroup(TaskGroup):
             turns += 1
         stream = self.stream
         if stream is not None and stream is not current_task():
-            if stream in self._told_by_child:
+            if self._is_told(stream):
                 await asyncio.wait((stream,), timeout=PATIENCE)
             self._cancel_stream(stream, None)
             # One that goes on all the same is left to the scope around it.
@@ -501,7 +520,7 @@ class RequestGroup(TaskGroup):
         call = thread_call(task)
         if call is not None:
             call.add_done_callback(again)
-        elif task in self._told_by_child and task not in self._waited_for:
+        elif task not in self._waited_for and self._is_told(task):
             self._waited_for += (task,)
             task.add_done_callback(partial(again, turns=TURNS))
             self._patience = self._loop.call_later(PATIENCE, again)
@@ -512,6 +531,10 @@ class RequestGroup(TaskGroup):
         else:
             self._cancel_stream(task, msg)
             task.add_done_callback(partial(again, turns=TURNS))  # what is behind it never runs
+
+    def _is_told(self, task: asyncio.Task[Any]) -> bool:
+        """Whether a task knows by the end of a child, which may have ended before it looked."""
+        return task in self._told_by_child or cleans_up(task)
 
     def _cancel_stream(self, stream: asyncio.Task[Any], msg: object) -> None:
         if not self._is_stream_cancelled:
@@ -528,6 +551,23 @@ def has_failed(stream: asyncio.Task[Any] | None) -> bool:
     if stream is None or not stream.done() or stream.cancelled():
         return False
     return stream.exception() is not None
+
+
+def cleans_up(task: asyncio.Task[Any]) -> bool:
+    """Whether a task, or one that it waits for, is where a cancellation has led it."""
+    tasks = (each for each in (task, *waits_for(task)) if isinstance(each, asyncio.Task))
+    return any(handles_cancellation(each) for each in tasks)
+
+
+def handles_cancellation(task: asyncio.Task[Any]) -> bool:
+    """Whether a task is where a cancellation has led it, or keeps one to raise it later."""
+    at = None if task.done() else task.get_coro()
+    while at is not None:
+        # It refers to what it handles, which nothing else tells.
+        if any(isinstance(found, CancelledError) for found in get_referents(at)):
+            return True
+        at = awaited_by(at)
+    return False
 
 
 class _FirstStep:
@@ -603,10 +643,12 @@ class _GuardedChild(Coroutine[Any, Any, T]):
     "never awaited" if they have not. asyncio takes longer for a task of such an object.
     """
 
-    __slots__ = ("_coro",)
+    __slots__ = ("_coro", "_error", "_group")
 
-    def __init__(self, coro: Coroutine[Any, Any, T]) -> None:
+    def __init__(self, coro: Coroutine[Any, Any, T], group: RequestGroup) -> None:
         self._coro = coro
+        self._group: RequestGroup | None = group  # until its first step
+        self._error: BaseException | None = None  # of an eager first step
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._coro, name)
@@ -621,18 +663,40 @@ class _GuardedChild(Coroutine[Any, Any, T]):
         return self.send(None)
 
     def send(self, value: Any) -> Any:
+        is_eager = self._group is not None and self._group.is_making
+        self._group = None  # who keeps the task keeps no group
         try:
+            self._raise_error()
             return self._coro.send(value)
-        except SystemExit as exc:
-            raise exited(exc) from exc
+        except StopIteration:
+            raise
+        except (Exception, SystemExit, CancelledError) as exc:
+            if is_eager:
+                # In the next turn, as in any other task. Whoever awaits the child at once would see
+                # it before the group does, which would cancel it then: in its clean-up.
+                self._error = exc
+                return None
+            if isinstance(exc, SystemExit):
+                raise exited(exc) from exc
+            raise
 
     def throw(self, *args: Any) -> Any:
         try:
+            self._raise_error()
             return self._coro.throw(*args)
         except SystemExit as exc:
             raise exited(exc) from exc
 
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error  # it refers to this frame
+
     def close(self) -> None:
+        self._error = None
         self._coro.close()
 
 
@@ -640,20 +704,58 @@ class _Unwinding(CancelledError):  # noqa: N818  # no error, as little as what i
     """The cancellation that leads out of `send` to where the handler ends: see `_unwind`."""
 
 
-def runs_handler() -> bool:
+def runs_handler(task: asyncio.Task[Any], others: Iterable[asyncio.Task[Any] | None]) -> bool:
     """Whether the current task is in a handler of Starlette's or FastAPI's, from the outermost on.
 
-    A task that a handler has started is not.
+    A task that a handler has started is not, also if it runs an app of its own.
+
+    Args:
+        task: The current task.
+        others: Those in which the handler may be instead.
     """
-    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
-    while frame is not None:
-        if frame.f_globals.get("__name__") in _ROUTING:
-            return True
-        frame = frame.f_back
-    return False
+    own = _stack(task)
+    if not any(_module_of(frame) in _ROUTING for frame in own):
+        return False
+    for other in others:
+        if other is None or other is task or other.done():
+            continue
+        stack = [frame for frame in _stack(other) if frame not in own]
+        innermost = next((frame for frame in stack if _module_of(frame) in _CALLING), None)
+        # Methods of routes and routers call middlewares of routes and mounted apps, too.
+        if innermost is not None and (
+            _module_of(innermost) not in _ROUTING or innermost.f_code.co_varnames[:1] != ("self",)
+        ):
+            return False
+    return True
+
+
+def _stack(task: asyncio.Task[Any]) -> list[FrameType]:
+    """Return the frames of a task, the innermost first.
+
+    If it is making an eager task just now, the frames of that come before.
+    """
+    coro = task.get_coro()
+    stack: list[FrameType] = []
+    if getattr(coro, "cr_running", False):
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001  # nothing else tells
+        while frame is not None:
+            stack.append(frame)
+            frame = None if frame is frame_of(coro) else frame.f_back
+    else:
+        at: Any = coro
+        while at is not None:
+            if (frame := frame_of(at)) is not None:
+                stack.insert(0, frame)
+            at = awaited_by(at)
+    return stack
+
+
+def _module_of(frame: FrameType) -> object:
+    return frame.f_globals.get("__name__")
 
 
 _ROUTING = frozenset({"fastapi.routing", "starlette.routing"})
+_CALLING = _ROUTING | {"starlette.endpoints"}
 
 
 def sending_websocket() -> WebSocket | None:
@@ -768,12 +870,12 @@ class RequestTasks:
             if guard is None:
                 guard = self.guards[stack] = Guard(scope, self)
             if guard.task is None and task is not None and self._is_before_response:
-                if task is parent or runs_handler():
+                if task is parent or runs_handler(task, (parent, group.handler)):
                     guard.task = group.handler = task
                 else:
                     group.is_hosted = True  # a task that the handler has started asks for it
         elif task is not None and task is not parent:
-            if self._is_before_response and runs_handler():
+            if self._is_before_response and runs_handler(task, (parent, group.handler)):
                 group.handler = task
             group.is_hosted = True
 

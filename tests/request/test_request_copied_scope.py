@@ -1,14 +1,18 @@
-"""A sub-app with a middleware of its own that gets a copy of the scope."""
+"""A sub-app that gets a copy of the scope, with a middleware of its own or in a task."""
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
+from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from quattro_core import TaskGroup
 from quattro_web import TaskGroupMiddleware, install, request_task_group
@@ -123,3 +127,69 @@ def test_app_that_goes_on_after_its_sub_app() -> None:
 
     run(get(TaskGroupMiddleware(app), log=log))
     assert log == ["child ended", "start 200", "body done"]
+
+
+EAGER = pytest.param(
+    True,
+    id="eager",
+    marks=pytest.mark.skipif(
+        sys.version_info < (3, 12), reason="eager tasks came with Python 3.12"
+    ),
+)
+
+
+@pytest.mark.parametrize("is_eager", [pytest.param(False, id="not eager"), EAGER])
+@pytest.mark.parametrize("is_class", [False, True], ids=["function", "class"])
+@pytest.mark.parametrize("make_sub", [Starlette, FastAPI])
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+def test_handler_that_runs_an_app_in_a_task(
+    make: type[Starlette], make_sub: type[Starlette], *, is_class: bool, is_eager: bool
+) -> None:
+    """R4: A handler that runs another app in a task, which it does not await, is cancelled when a
+    child fails, also if the other app has asked for the group after it."""
+    cancelled: list[object] = []
+
+    async def fail() -> None:
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    async def asks(request: Request) -> Response:
+        request_task_group(request)
+        await asyncio.sleep(3)
+        return Response()
+
+    async def nowhere(_message: Message) -> None:
+        pass
+
+    sub = make_sub()
+    (sub.add_api_route if isinstance(sub, FastAPI) else sub.add_route)("/", asks)
+
+    async def endpoint(request: Request) -> Response:
+        if is_eager:
+            loop = asyncio.get_running_loop()
+            loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        request_task_group(request).create_task(fail())
+        task = asyncio.create_task(sub({**request.scope}, request.receive, nowhere))
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            cancelled.append(asyncio.get_running_loop().time())
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        raise AssertionError
+
+    class Endpoint(HTTPEndpoint):
+        async def get(self, request: Request) -> Response:
+            return await endpoint(request)
+
+    app = make()
+    if isinstance(app, FastAPI) and not is_class:
+        app.add_api_route("/", endpoint)
+    else:
+        handler: Any = Endpoint if is_class else endpoint
+        app.add_route("/", handler)
+    install(app)
+    exchange = run(get(app))
+    assert (exchange.status, type(exchange.error)) == (500, ZeroDivisionError)
+    assert cancelled == [1]

@@ -700,6 +700,67 @@ def test_gather_raises_what_an_eager_child_fails_with(make: str, is_alone: bool)
     assert run(get(app)).status == 200
 
 
+async def awaits_a_child(tg: TaskGroup, child: Coroutine[Any, Any, None]) -> None:
+    await tg.create_task(child)
+
+
+async def awaits_a_background_task(tg: TaskGroup, child: Coroutine[Any, Any, None]) -> None:
+    await tg.create_background_task(child)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("way", [awaits_a_child, awaits_a_background_task])
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_handler_that_awaits_an_eager_child(make: str, way: Any) -> None:
+    """R3, R4, C10: A handler that awaits a child sees the child's error as itself, may answer for
+    it, and is not cancelled in its clean-up, also if the child has failed in its first step, under
+    the eager task factory."""
+
+    async def fails() -> None:
+        raise OwnerError
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        with pytest.raises(OwnerError):
+            try:
+                await way(tg, fails())
+            finally:
+                await asyncio.sleep(1)
+        await asyncio.sleep(1)
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+        return PlainTextResponse("instead")
+
+    assert run(get(application(make, endpoint))).body == b"instead"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("error", [OwnerError(), SystemExit(), asyncio.CancelledError()], ids=repr)
+def test_child_that_awaits_an_eager_child(error: BaseException) -> None:
+    """C5, C10: A child that awaits another one, which fails in its first step under the eager task
+    factory, is cancelled once, as in any other event loop: its clean-up ends."""
+
+    async def fails() -> None:
+        raise error
+
+    async def child(tg: TaskGroup) -> None:
+        try:
+            await tg.create_task(fails())
+        finally:
+            await asyncio.sleep(1)
+            log.append("cleaned up")
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+        tg.create_task(child(tg))
+        await forever()
+        raise AssertionError
+
+    assert run(get(application("starlette", endpoint))).status == 500
+    assert log == ["cleaned up"]
+
+
 @pytest.mark.parametrize("make", ["starlette", "fastapi"])
 def test_failure_that_the_handler_is_told_of_answers_if_it_is_the_first(make: str) -> None:
     """R4: Of a failure that the handler is told of, and another one that has followed before that,

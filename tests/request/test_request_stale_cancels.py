@@ -1,4 +1,4 @@
-"""Requests whose handler has had a cancellation before, which was never taken back."""
+"""Requests whose handler has had a cancellation before, which was taken back or is to come out."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -124,6 +124,57 @@ def test_cancellation_that_was_seen_before(
     run(exchange.run())
     assert (exchange.status, exchange.error) == (STATUS[what], None)
     assert log in ([], ["handled"], ["handled", "closed"])
+
+
+async def cleans_up(tg: TaskGroup) -> None:
+    tg.create_task(fails_after_turns())
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+async def gathers(tg: TaskGroup) -> None:
+    await tg.gather(fails_after_turns(), asyncio.sleep(3600))
+
+
+async def fails_after_turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+    raise HTTPException(418)
+
+
+@pytest.mark.parametrize("turns", range(15))
+@pytest.mark.parametrize("way", [cleans_up, gathers])
+@pytest.mark.parametrize("make", [Starlette, FastAPI])
+def test_cancellation_that_has_not_come_out(
+    make: type[Starlette], way: Callable[[TaskGroup], Awaitable[None]], turns: int
+) -> None:
+    """C10, R4: A cancellation from outside is not lost if a child fails in the same turn, or while
+    the handler cleans up: if the failure is answered, the next await raises the cancellation."""
+
+    async def endpoint(request: Request) -> Response:
+        await way(request_task_group(request))
+        raise AssertionError
+
+    app = make()
+    (app.add_api_route if isinstance(app, FastAPI) else app.add_route)("/", endpoint)
+    install(app)
+
+    async def serve() -> None:
+        await Exchange(app).run()
+        await asyncio.sleep(1)
+
+    async def main() -> None:
+        task = asyncio.create_task(serve())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    run(main())
 
 
 def test_group_that_is_cancelled_after_its_end() -> None:

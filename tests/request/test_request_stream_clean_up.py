@@ -237,6 +237,77 @@ def test_task_that_streams_and_reads() -> None:
     assert log == ["http.disconnect", "over"]
 
 
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+@pytest.mark.parametrize("lasts", [0, 5], ids=["has ended", "cleans up"])
+def test_body_that_waits_for_a_child_after_its_cancellation(
+    lasts: float, method: str, spec_version: str
+) -> None:
+    """R3, C5: The body of a stream that begins to wait for a child when that was cancelled already,
+    or has ended, is not cancelled a second time in its clean-up."""
+    log: list[str] = []
+
+    async def cleans_up(seconds: float) -> None:
+        try:
+            await work()
+        finally:
+            await asyncio.sleep(seconds)
+
+    async def body(request: Request) -> AsyncIterator[bytes]:
+        tg = request_task_group(request)
+        yield b"begun"
+        task = getattr(tg, method)(cleans_up(lasts))
+        tg.create_task(cleans_up(3))
+        tg.create_task(fail())
+        await asyncio.sleep(2)
+        assert task.done() is not bool(lasts)
+        try:
+            await task
+        finally:
+            await asyncio.sleep(5)
+            log.append("cleaned up")
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(body(request))
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    asgi = {"version": "3.0", "spec_version": spec_version}
+    exchange = Exchange(app, asgi=asgi)
+    run(exchange.run())
+    assert log == ["cleaned up"]
+    assert isinstance(exchange.error, ZeroDivisionError)
+    assert not exchange.is_complete
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+@pytest.mark.parametrize("wait", [asyncio.wait_for, asyncio.gather])
+def test_body_that_sees_the_failure_of_a_child(wait: Any, spec_version: str) -> None:
+    """R3, R4: The body of a stream that sees the error of the child for which it waits cleans up
+    without being cancelled, also if it was the handler that has asked for the group."""
+    log: list[str] = []
+
+    async def body(tg: TaskGroup) -> AsyncIterator[bytes]:
+        yield b"begun"
+        task = tg.create_task(fail())
+        try:
+            await (wait(task, None) if wait is asyncio.wait_for else wait(task))
+        except ZeroDivisionError:
+            await asyncio.sleep(5)
+            log.append("cleaned up")
+            raise
+
+    async def endpoint(request: Request) -> Response:
+        return StreamingResponse(body(request_task_group(request)))
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    exchange = Exchange(app, asgi={"version": "3.0", "spec_version": spec_version})
+    run(exchange.run())
+    assert log == ["cleaned up"]
+    assert isinstance(exchange.error, ZeroDivisionError)
+
+
 def test_body_that_goes_on() -> None:
     """R3: The body of a stream that goes on when it has seen that the child for which it waits was
     cancelled is cancelled itself, ten seconds later."""
