@@ -524,10 +524,8 @@ RequestGroup.__name__ = RequestGroup.__qualname__ = TaskGroup.__name__
 
 
 def has_failed(stream: asyncio.Task[Any] | None) -> bool:
-    """Whether a task has ended with an error of its own."""
-    if stream is None or not stream.done() or stream.cancelled():
-        return False
-    return stream.exception() is not None
+    """Whether a task, if any, which is done, has ended with an error of its own."""
+    return stream is not None and not stream.cancelled() and stream.exception() is not None
 
 
 class _FirstStep:
@@ -1033,7 +1031,7 @@ class RequestTasks:
 
     def disconnected(self, exc: BaseException | None) -> bool:
         """Whether this is what dependencies are told if the client has left."""
-        return exc is not None and exc is self._news
+        return exc is self._news
 
     async def exit(self, exc: BaseException | None) -> list[BaseException]:
         """Leave the group, in the frame of the middleware.

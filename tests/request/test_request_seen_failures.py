@@ -526,8 +526,8 @@ async def is_cancelled_by_others() -> None:
 
 @pytest.mark.parametrize("start", ["create_task", "create_background_task"])
 def test_child_that_is_cancelled_by_what_it_awaits(start: str) -> None:
-    """C5, R4: A child that is cancelled by what it awaits has failed, and says so; one that the
-    handler cancels has not."""
+    """C5, R4: A child that is cancelled by what it awaits has failed, and says so and where; one
+    that the handler cancels has not."""
 
     async def endpoint(request: Request) -> Response:
         tg = request_task_group(request)
@@ -540,6 +540,7 @@ def test_child_that_is_cancelled_by_what_it_awaits(start: str) -> None:
     assert exchange.status == 500
     assert isinstance(exchange.error, RuntimeError)
     assert str(exchange.error) == "feeder was cancelled by something that it awaited"
+    assert isinstance(exchange.error.__cause__, asyncio.CancelledError)  # which shows where
 
 
 def test_feeder_that_is_cancelled_does_not_leave_its_stream_open() -> None:
