@@ -612,9 +612,6 @@ class _GuardedChild(Coroutine[Any, Any, T]):
     def __await__(self) -> Any:
         return self
 
-    def __iter__(self) -> _GuardedChild[T]:
-        return self
-
     def __next__(self) -> Any:
         return self.send(None)
 
@@ -795,11 +792,11 @@ class RequestTasks:
         """Send a message, but not the end of the response before its time."""
         kind = message["type"]
         if self.have_ended:
-            if self._is_refusing and (kind in BODIES or kind == "http.response.start"):
-                return self._send_instead(message)
             is_denial = kind == "websocket.http.response.start"
             if is_denial and self.failure is not None and self.is_accepted:
                 return refuse_denial(self.failure)
+            if self._is_refusing and (kind in BODIES or kind in STARTS):
+                return self._send_instead(message)
             return self.request.pass_on(message)
         if kind == "http.response.start":
             self._hold(message)

@@ -17,7 +17,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from quattro_web import (
@@ -29,7 +29,7 @@ from quattro_web import (
     uninterrupted,
 )
 from quattro_web.fastapi import RequestTaskGroup
-from tests.support.asgi import Exchange, Socket, run
+from tests.support.asgi import Exchange, Socket, get, run
 
 log: list[str] = []
 
@@ -665,4 +665,37 @@ def test_child_that_cleans_up_when_a_thread_has_ended() -> None:
     app = Starlette(routes=[Route("/", endpoint)])
     install(app)
     assert run(Exchange(app).run()).status == 500
+    assert log == ["child cleaned up"]
+
+
+def test_host_that_goes_on_after_its_stream() -> None:
+    """R4: Who runs the app in a task is cancelled when that has ended by itself, as a child for
+    which it waited was cancelled, and not only when its time for that is over."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(fails())
+
+        async def chunks() -> AsyncIterator[str]:
+            yield "begin"
+            try:
+                yield await tg.create_task(query())
+            finally:
+                await asyncio.sleep(0.1)
+
+        return StreamingResponse(chunks())
+
+    inner, tasks = Starlette(routes=[Route("/", endpoint)]), list[asyncio.Task[None]]()
+
+    async def goes_on(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.create_task(inner(scope, receive, send)))
+        await forever()
+
+    async def main() -> float:
+        asgi = {"version": "3.0", "spec_version": "2.4"}
+        exchange = await get(TaskGroupMiddleware(goes_on), asgi=asgi)
+        assert isinstance(exchange.error, ZeroDivisionError)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(1.4)
     assert log == ["child cleaned up"]

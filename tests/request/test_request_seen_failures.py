@@ -981,3 +981,20 @@ def test_task_of_the_handler_that_maps(make: str, *, asks: bool) -> None:
     app = application(make, endpoint, exception_handlers={OwnerError: answer("owner")})
     assert run(get(app)).body == b"owner: OwnerError()"
     assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_handler_that_caught_a_failure_and_cancels_its_group(make: str) -> None:
+    """C9, R4: A failure that the handler has caught does not answer when it cancels its group
+    later: that does."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        with suppress(LookupError):
+            await tg.create_task(fail(LookupError()))
+        tg.cancel()
+        await forever()
+        raise AssertionError
+
+    exchange = run(get(application(make, endpoint)))
+    assert "was cancelled before the response was complete" in str(exchange.error)
