@@ -29,6 +29,7 @@ from quattro_web import (
     uninterrupted,
 )
 from quattro_web.fastapi import RequestTaskGroup
+from tests.request.gated import ticks
 from tests.support.asgi import Exchange, Socket, get, run
 
 log: list[str] = []
@@ -698,4 +699,59 @@ def test_host_that_goes_on_after_its_stream() -> None:
         return asyncio.get_running_loop().time()
 
     assert run(main()) == pytest.approx(1.4)
+    assert log == ["child cleaned up"]
+
+
+def test_child_of_a_websocket_handler_in_a_cancel_scope() -> None:
+    """R3: Children for which a handler that has returned waits clean up before its dependencies
+    close, also if a cancel scope of anyio's cancels it again and again."""
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("dependency closed")
+
+    inner = FastAPI()
+
+    @inner.websocket("/", dependencies=[Depends(session, scope="function")])
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+
+    async def child() -> None:
+        try:
+            await forever()
+        finally:
+            await ticks(log, "child cleaned up")
+
+    async def in_a_scope(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(inner, scope, receive, send)
+
+    run(Socket(TaskGroupMiddleware(in_a_scope)).run())
+    assert log == ["child cleaned up", "dependency closed"]
+
+
+def test_child_that_a_response_awaits_before_it_begins() -> None:
+    """R3: A child that a response awaits before its start cleans up below a BaseHTTPMiddleware as
+    well, when another one fails."""
+
+    class Waits(Response):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await request_task_group(scope).create_task(query())
+
+    app = FastAPI(
+        middleware=[
+            Middleware(TaskGroupMiddleware),
+            Middleware(BaseHTTPMiddleware, dispatch=passes),
+        ]
+    )
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> Response:
+        tg.create_task(fails())
+        return Waits()
+
+    run(get(app))
     assert log == ["child cleaned up"]
