@@ -138,8 +138,6 @@ class RequestGroup(TaskGroup):
     stream: asyncio.Task[Any] | None = None
     # Whether the parent may be a host.
     is_hosted = False
-    # Whether nothing has failed or was cancelled so far, so that there is nothing to look for.
-    is_calm = True
     # Whether `cancel` was called, by us or by the app.
     was_cancelled = False
     # Whether nobody may be cancelled now: the group is being ended by who would be, or the start of
@@ -169,7 +167,6 @@ class RequestGroup(TaskGroup):
     _phase = 0
 
     def _abort(self) -> None:
-        self.is_calm = False
         if not self._aborting:
             if current_task() is not self._parent_task:
                 self._note_cancels()
@@ -445,7 +442,6 @@ class RequestGroup(TaskGroup):
         return True
 
     def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
-        self.is_calm = False
         if self.is_held_up:
             self._held_up = (msg,)
         elif self._cancelled is None:
@@ -843,8 +839,7 @@ class RequestTasks:
             return
         else:
             await group.finish()
-        has_news = not group.is_calm and (bool(group.untold) or group.is_cancelled)
-        if request.reason is not None or has_news:
+        if request.reason is not None or group.untold or group.is_cancelled:
             await self._fail()
         self.have_ended = True
         gate = request.opened_gate

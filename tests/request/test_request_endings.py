@@ -318,6 +318,20 @@ def test_handler_that_returns_before_it_sees_that_it_was_cancelled(
     assert (exchange.status, type(exchange.error)) == (500, RuntimeError)
 
 
+def test_dependency_of_a_handler_that_did_not_see_its_cancellation() -> None:
+    """R3, C9: The clean-up of a dependency is not cut by that cancellation."""
+    scene = Scene()
+
+    @scene.app.get("/", dependencies=[scene.session])
+    async def handler(tg: RequestTaskGroup) -> str:
+        tg.cancel()
+        return "never seen"
+
+    install(scene.app)
+    assert run(get(scene.app)).status == 500
+    assert scene.log == ["RuntimeError", "closed"]
+
+
 @ends
 def test_child_that_cancels_the_group_while_the_response_waits(make: type[Starlette]) -> None:
     """R2, C9: A child that cancels the group while the response waits for it is no success: the

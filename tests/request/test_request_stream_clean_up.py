@@ -490,3 +490,24 @@ def test_body_that_sends_as_a_child_fails(spec_version: str) -> None:
     install(app)
     run(get(app, asgi={"version": "3.0", "spec_version": spec_version}))
     assert log == ["body cleaned up"]
+
+
+def test_body_that_sends_as_its_client_leaves() -> None:
+    """R7: A stream that never waits ends a few pieces after its client has left."""
+
+    async def body() -> AsyncIterator[str]:
+        for number in range(100):
+            if number == 10:
+                exchange.disconnect()
+            yield "piece"
+            await asyncio.sleep(0)
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request)
+        return StreamingResponse(body())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    exchange = Exchange(app)
+    run(exchange.run())
+    assert 10 <= exchange.log.count("chunk piece") < 25
