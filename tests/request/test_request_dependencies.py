@@ -362,6 +362,32 @@ def test_stream_after_the_clean_up_of_a_session(asks: str) -> None:
     assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
 
 
+@pytest.mark.parametrize("scope", ["request", "function"])
+def test_dependency_that_asks_for_the_group_as_it_opens(
+    scope: Literal["request", "function"],
+) -> None:
+    """R3: A dependency that asks for the group by itself, before it yields, closes when the
+    children have ended, as others do."""
+
+    async def session(request: Request) -> AsyncIterator[None]:
+        request_task_group(request).create_background_task(child())
+        try:
+            yield
+        finally:
+            log.append("closed")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(a: Annotated[None, Depends(session, scope=scope)]) -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(418)
+
+    install(app)
+    run(get(app))
+    assert log == ["child ended", "closed"]
+
+
 def test_dependencies_of_a_handler_that_outlives_its_request() -> None:
     """R8: Where somebody below the middleware goes on without waiting for the app, what the handler
     has opened is closed when that ends, as without this package."""
