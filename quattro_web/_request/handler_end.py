@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import current_task
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from quattro_web._request.handlers import Children, raise_anew
 from quattro_web._request.state import CancelReason
 from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any
 from quattro_web._util.scope import Connection
 
-T = TypeVar("T")
-
 REQUEST_STACK = "fastapi_inner_astack"
 FUNCTION_STACK = "fastapi_function_astack"
+
+# What a stack calls when it has entered something.
+_push: Any = AsyncExitStack._push_async_cm_exit  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 class GuardedChildren(Children, Protocol):
@@ -43,10 +44,10 @@ class Guard:
     response has been sent. Neither key is public API.
 
     A callback is on top of each, also when more is entered later: the group may be asked for in a
-    dependency, or before the others in the handler's list of parameters, and what is opened after
-    that must not be closed before the children have ended. What they return or raise is what the
-    dependencies, and all who stand around the handler, see: a failure as itself, instead of the
-    cancellation that has told the handler of it.
+    dependency, or before the others in the handler's list of parameters, and neither that one nor
+    what is opened after it must be closed before the children have ended. What they return or raise
+    is what the dependencies, and all who stand around the handler, see: a failure as itself,
+    instead of the cancellation that has told the handler of it.
 
     Args:
         scope: Where the stacks are.
@@ -59,36 +60,35 @@ class Guard:
         self._function_stack: Any = scope.get(FUNCTION_STACK)
         self._tasks = tasks
         # An attribute of the one object, until the request has ended. Another class for it would do
-        # as well, but CPython 3.13 takes as long to change that as to run a child.
+        # as well, but CPython 3.13 takes as long to change that as to run a child. Nothing public
+        # is called when a dependency has been entered: the one that asks may be on its way in.
         stack = self.request_stack
         if stack.__class__ is AsyncExitStack:
-            stack.enter_async_context = self._enter_request  # type: ignore[method-assign]
+            stack._push_async_cm_exit = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001
             if holds_any(stack):
                 stack.push_async_exit(self._leave_request)
         stack = self._function_stack
         if stack.__class__ is AsyncExitStack:
-            stack.enter_async_context = self._enter_function  # type: ignore[method-assign]
+            stack._push_async_cm_exit = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001
             stack.push_async_exit(self._leave_function)
 
     def detach(self) -> None:
         """Undo it when the request has ended: a stack would refer to itself, by the attribute."""
         for stack in (self.request_stack, self._function_stack):
             try:
-                del stack.enter_async_context
+                del stack._push_async_cm_exit  # noqa: SLF001  # see above
                 if holds_any(stack):  # it was closed before it was guarded, or goes on elsewhere
                     drop_callbacks_of(stack, self)
             except AttributeError:  # of another class, or guarded twice
                 continue
 
-    async def _enter_request(self, cm: AbstractAsyncContextManager[T]) -> T:
-        value = await AsyncExitStack.enter_async_context(self.request_stack, cm)
+    def _push_request(self, *entered: Any) -> None:
+        _push(self.request_stack, *entered)
         self.request_stack.push_async_exit(self._leave_request)
-        return value
 
-    async def _enter_function(self, cm: AbstractAsyncContextManager[T]) -> T:
-        value = await AsyncExitStack.enter_async_context(self._function_stack, cm)
+    def _push_function(self, *entered: Any) -> None:
+        _push(self._function_stack, *entered)
         self._function_stack.push_async_exit(self._leave_function)
-        return value
 
     async def _leave_request(
         self,

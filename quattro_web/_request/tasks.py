@@ -140,8 +140,6 @@ class RequestGroup(TaskGroup):
     stream: asyncio.Task[Any] | None = None
     # Whether the parent may be a host.
     is_hosted = False
-    # Whether nothing has failed or was cancelled so far, so that there is nothing to look for.
-    is_calm = True
     # Whether `cancel` was called, by us or by the app.
     was_cancelled = False
     # Whether nobody may be cancelled now: the group is being ended by who would be, or the start of
@@ -171,7 +169,6 @@ class RequestGroup(TaskGroup):
     _phase = 0
 
     def _abort(self) -> None:
-        self.is_calm = False
         if not self._aborting and current_task() is not self._parent_task:
             self._note_cancels()
         super()._abort()
@@ -464,7 +461,6 @@ class RequestGroup(TaskGroup):
         return True
 
     def _cancel_parent(self, msg: object = None, *, late: bool = False) -> None:
-        self.is_calm = False
         if self.is_held_up:
             self._held_up = (msg,)
         elif self._cancelled is None:
@@ -547,10 +543,8 @@ RequestGroup.__name__ = RequestGroup.__qualname__ = TaskGroup.__name__
 
 
 def has_failed(stream: asyncio.Task[Any] | None) -> bool:
-    """Whether a task has ended with an error of its own."""
-    if stream is None or not stream.done() or stream.cancelled():
-        return False
-    return stream.exception() is not None
+    """Whether a task, if any, which is done, has ended with an error of its own."""
+    return stream is not None and not stream.cancelled() and stream.exception() is not None
 
 
 def cleans_up(task: asyncio.Task[Any]) -> bool:
@@ -654,9 +648,6 @@ class _GuardedChild(Coroutine[Any, Any, T]):
         return getattr(self._coro, name)
 
     def __await__(self) -> Any:
-        return self
-
-    def __iter__(self) -> _GuardedChild[T]:
         return self
 
     def __next__(self) -> Any:
@@ -899,11 +890,11 @@ class RequestTasks:
         """Send a message, but not the end of the response before its time."""
         kind = message["type"]
         if self.have_ended:
-            if self._is_refusing and (kind in BODIES or kind == "http.response.start"):
-                return self._send_instead(message)
             is_denial = kind == "websocket.http.response.start"
             if is_denial and self.failure is not None and self.is_accepted:
                 return refuse_denial(self.failure)
+            if self._is_refusing and (kind in BODIES or kind in STARTS):
+                return self._send_instead(message)
             return self.request.pass_on(message)
         if kind == "http.response.start":
             self._hold(message)
@@ -950,8 +941,7 @@ class RequestTasks:
             return
         else:
             await group.finish()
-        has_news = not group.is_calm and (bool(group.untold) or group.is_cancelled)
-        if request.reason is not None or has_news:
+        if request.reason is not None or group.untold or group.is_cancelled:
             await self._fail()
         self.have_ended = True
         gate = request.opened_gate
@@ -1135,7 +1125,7 @@ class RequestTasks:
 
     def disconnected(self, exc: BaseException | None) -> bool:
         """Whether this is what dependencies are told if the client has left."""
-        return exc is not None and exc is self._news
+        return exc is self._news
 
     async def exit(self, exc: BaseException | None) -> list[BaseException]:
         """Leave the group, in the frame of the middleware.

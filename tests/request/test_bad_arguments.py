@@ -21,6 +21,7 @@ from quattro_web import (
     app_health,
     cancel_on_disconnect,
     install,
+    request_task_group,
     set_concurrency_limit,
     task_group_lifespan,
     uninterrupted,
@@ -176,3 +177,22 @@ def test_health_of_what_is_no_app(app: object) -> None:
     """A6: What is no app does not run, and the error names the missing call."""
     with pytest.raises(NoTaskGroupError, match=r"is not running: call quattro_web\.install"):
         app_health(app)
+
+
+@pytest.mark.parametrize("method", ["create_task", "create_background_task"])
+def test_option_that_no_task_has(method: str) -> None:
+    """C1: A keyword argument that asyncio's tasks don't have is an error, and starts no child."""
+    log: list[str] = []
+
+    async def child() -> None:
+        log.append("child")
+
+    async def endpoint(request: Request) -> Response:
+        with pytest.raises(TypeError, match="no_option"):
+            getattr(request_task_group(request), method)(child(), no_option=True)
+        return Response()
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    assert run(get(app)).status == 200
+    assert log == []

@@ -17,7 +17,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Message
+from starlette.types import Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from quattro_web import (
@@ -29,7 +29,8 @@ from quattro_web import (
     uninterrupted,
 )
 from quattro_web.fastapi import RequestTaskGroup
-from tests.support.asgi import Exchange, Socket, run
+from tests.request.gated import ticks
+from tests.support.asgi import Exchange, Socket, get, run
 
 log: list[str] = []
 
@@ -665,4 +666,92 @@ def test_child_that_cleans_up_when_a_thread_has_ended() -> None:
     app = Starlette(routes=[Route("/", endpoint)])
     install(app)
     assert run(Exchange(app).run()).status == 500
+    assert log == ["child cleaned up"]
+
+
+def test_host_that_goes_on_after_its_stream() -> None:
+    """R4: Who runs the app in a task is cancelled when that has ended by itself, as a child for
+    which it waited was cancelled, and not only when its time for that is over."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        tg.create_task(fails())
+
+        async def chunks() -> AsyncIterator[str]:
+            yield "begin"
+            try:
+                yield await tg.create_task(query())
+            finally:
+                await asyncio.sleep(0.1)
+
+        return StreamingResponse(chunks())
+
+    inner, tasks = Starlette(routes=[Route("/", endpoint)]), list[asyncio.Task[None]]()
+
+    async def goes_on(scope: Scope, receive: Receive, send: Send) -> None:
+        tasks.append(asyncio.create_task(inner(scope, receive, send)))
+        await forever()
+
+    async def main() -> float:
+        asgi = {"version": "3.0", "spec_version": "2.4"}
+        exchange = await get(TaskGroupMiddleware(goes_on), asgi=asgi)
+        assert isinstance(exchange.error, ZeroDivisionError)
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == pytest.approx(1.4)
+    assert log == ["child cleaned up"]
+
+
+def test_child_of_a_websocket_handler_in_a_cancel_scope() -> None:
+    """R3: Children for which a handler that has returned waits clean up before its dependencies
+    close, also if a cancel scope of anyio's cancels it again and again."""
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            log.append("dependency closed")
+
+    inner = FastAPI()
+
+    @inner.websocket("/", dependencies=[Depends(session, scope="function")])
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        tg.create_task(child())
+
+    async def child() -> None:
+        try:
+            await forever()
+        finally:
+            await ticks(log, "child cleaned up")
+
+    async def in_a_scope(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(inner, scope, receive, send)
+
+    run(Socket(TaskGroupMiddleware(in_a_scope)).run())
+    assert log == ["child cleaned up", "dependency closed"]
+
+
+def test_child_that_a_response_awaits_before_it_begins() -> None:
+    """R3: A child that a response awaits before its start cleans up below a BaseHTTPMiddleware as
+    well, when another one fails."""
+
+    class Waits(Response):
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await request_task_group(scope).create_task(query())
+
+    app = FastAPI(
+        middleware=[
+            Middleware(TaskGroupMiddleware),
+            Middleware(BaseHTTPMiddleware, dispatch=passes),
+        ]
+    )
+
+    @app.get("/")
+    async def handler(tg: RequestTaskGroup) -> Response:
+        tg.create_task(fails())
+        return Waits()
+
+    run(get(app))
     assert log == ["child cleaned up"]

@@ -331,9 +331,14 @@ def test_clean_up_of_a_session_between_handler_and_response(why: str) -> None:
     assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
 
 
-def test_stream_after_the_clean_up_of_a_session() -> None:
-    """R4, R8: What such a clean-up has held up comes after it, also to a stream that is silent."""
-    app = FastAPI()
+@pytest.mark.parametrize("asks", ["before", "after"])
+def test_stream_after_the_clean_up_of_a_session(asks: str) -> None:
+    """R4, R8: What such a clean-up has held up comes after it, also to a stream that is silent, and
+    whether the group was asked for before the dependency was opened or after that."""
+
+    async def ask(tg: RequestTaskGroup) -> None: ...
+
+    app = FastAPI(dependencies=[Depends(ask)] if asks == "before" else [])
 
     async def session() -> AsyncIterator[None]:
         yield
@@ -346,16 +351,41 @@ def test_stream_after_the_clean_up_of_a_session() -> None:
 
     @app.get("/")
     async def handler(
-        request: Request,
-        tg: RequestTaskGroup,
-        a: Annotated[None, Depends(session, scope="function")],
+        request: Request, a: Annotated[None, Depends(session, scope="function")]
     ) -> StreamingResponse:
+        request_task_group(request)
         set_deadline(request, 1, stream=3)
         return StreamingResponse(silence())
 
     install(app)
     run(get(app, log=log))
     assert log == ["closed", "start 504", 'body {"detail":"Gateway Timeout"}']
+
+
+@pytest.mark.parametrize("scope", ["request", "function"])
+def test_dependency_that_asks_for_the_group_as_it_opens(
+    scope: Literal["request", "function"],
+) -> None:
+    """R3: A dependency that asks for the group by itself, before it yields, closes when the
+    children have ended, as others do."""
+
+    async def session(request: Request) -> AsyncIterator[None]:
+        request_task_group(request).create_background_task(child())
+        try:
+            yield
+        finally:
+            log.append("closed")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(a: Annotated[None, Depends(session, scope=scope)]) -> None:
+        await asyncio.sleep(0)
+        raise HTTPException(418)
+
+    install(app)
+    run(get(app))
+    assert log == ["child ended", "closed"]
 
 
 def test_dependencies_of_a_handler_that_outlives_its_request() -> None:
@@ -423,3 +453,39 @@ def test_dependency_that_closes_while_the_shutdown_cuts(
     closes = seconds < 1
     assert log == ["closed"] * closes
     assert exchange.status == (200 if not fails else 418 if closes or asks else 503)
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_dependency_that_closes_after_a_cut_stream_at_a_shutdown(spec_version: str) -> None:
+    """R5, A6: So it is with one that closes after the failure of a child has cut its stream."""
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.sleep(3600)
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    async def body() -> AsyncIterator[str]:
+        yield "piece"
+        await asyncio.Event().wait()
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def endpoint(request: Request, a: Annotated[None, Depends(session)]) -> StreamingResponse:
+        request_task_group(request).create_task(fails())
+        asyncio.get_running_loop().call_later(2, request.scope[REQUEST].cut_off, request)
+        return StreamingResponse(body())
+
+    async def main() -> float:
+        asgi = {"version": "3.0", "spec_version": spec_version}
+        assert not (await get(app, asgi=asgi, log=log)).is_complete
+        return asyncio.get_running_loop().time()
+
+    install(app)
+    assert run(main()) < 60
+    assert log[:2] == ["start 200", "chunk piece"]

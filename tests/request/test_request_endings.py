@@ -31,6 +31,7 @@ from quattro_web import (
 from quattro_web._util.scope import REQUEST
 from quattro_web.fastapi import RequestTaskGroup
 from tests.request.failing import Teapot, answer
+from tests.request.gated import ticks
 from tests.support.asgi import Exchange, Socket, get, run
 
 ends = pytest.mark.parametrize("make", [Starlette, FastAPI])
@@ -315,6 +316,20 @@ def test_handler_that_returns_before_it_sees_that_it_was_cancelled(
     install(app)
     exchange = run(get(app))
     assert (exchange.status, type(exchange.error)) == (500, RuntimeError)
+
+
+def test_dependency_of_a_handler_that_did_not_see_its_cancellation() -> None:
+    """R3, C9: The clean-up of a dependency is not cut by that cancellation."""
+    scene = Scene()
+
+    @scene.app.get("/", dependencies=[scene.session])
+    async def handler(tg: RequestTaskGroup) -> str:
+        tg.cancel()
+        return "never seen"
+
+    install(scene.app)
+    assert run(get(scene.app)).status == 500
+    assert scene.log == ["RuntimeError", "closed"]
 
 
 @ends
@@ -817,6 +832,34 @@ def test_background_task_behind_a_stream(spec_version: str) -> None:
     install(app)
     run(get(app, log=log, asgi={"version": "3.0", "spec_version": spec_version}))
     assert log == ["start 200", "chunk piece", "child ends", "body", "background"]
+
+
+def test_nothing_is_done_behind_a_stream_that_was_cut() -> None:
+    """R5: Who has run a stream in a task, and waits for that, does not go on to what is behind it
+    when the failure of a child has cut it."""
+    log: list[str] = []
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"piece"
+        await forever()
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(fails())
+        return StreamingResponse(body())
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise Teapot
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+
+    async def goes_on(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.wait((asyncio.create_task(inner(scope, receive, send)),))
+        await ticks(log, "went on", 10)
+
+    asgi = {"version": "3.0", "spec_version": "2.4"}
+    run(get(TaskGroupMiddleware(goes_on), log=log, asgi=asgi))
+    assert log == ["start 200", "chunk piece", "raised Teapot"]
 
 
 @pytest.mark.parametrize("place", MIDDLEWARE)

@@ -516,3 +516,17 @@ def test_nothing_is_left_of_a_request(make: Callable[..., ASGIApp], kind: str) -
         return [way.__name__ for way in ways if await leaves(way)]
 
     assert run(main()) == []
+
+
+def test_who_asks_again_is_kept_once() -> None:
+    """R9: A connection that asks for its group with each message keeps no more for that."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        for _ in range(3):
+            request_task_group(websocket)
+        assert websocket.scope[REQUEST].group.askers == (asyncio.current_task(),)
+        await websocket.accept()
+
+    app = Starlette(routes=[WebSocketRoute("/", endpoint)])
+    install(app)
+    assert run(Socket(app).run()).error is None

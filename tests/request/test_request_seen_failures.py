@@ -526,8 +526,8 @@ async def is_cancelled_by_others() -> None:
 
 @pytest.mark.parametrize("start", ["create_task", "create_background_task"])
 def test_child_that_is_cancelled_by_what_it_awaits(start: str) -> None:
-    """C5, R4: A child that is cancelled by what it awaits has failed, and says so; one that the
-    handler cancels has not."""
+    """C5, R4: A child that is cancelled by what it awaits has failed, and says so and where; one
+    that the handler cancels has not."""
 
     async def endpoint(request: Request) -> Response:
         tg = request_task_group(request)
@@ -540,6 +540,7 @@ def test_child_that_is_cancelled_by_what_it_awaits(start: str) -> None:
     assert exchange.status == 500
     assert isinstance(exchange.error, RuntimeError)
     assert str(exchange.error) == "feeder was cancelled by something that it awaited"
+    assert isinstance(exchange.error.__cause__, asyncio.CancelledError)  # which shows where
 
 
 def test_feeder_that_is_cancelled_does_not_leave_its_stream_open() -> None:
@@ -1041,3 +1042,20 @@ def test_task_of_the_handler_that_maps(make: str, *, asks: bool) -> None:
     app = application(make, endpoint, exception_handlers={OwnerError: answer("owner")})
     assert run(get(app)).body == b"owner: OwnerError()"
     assert log == ["cancelled"]
+
+
+@pytest.mark.parametrize("make", ["starlette", "fastapi"])
+def test_handler_that_caught_a_failure_and_cancels_its_group(make: str) -> None:
+    """C9, R4: A failure that the handler has caught does not answer when it cancels its group
+    later: that does."""
+
+    async def endpoint(request: Request) -> Response:
+        tg = request_task_group(request)
+        with suppress(LookupError):
+            await tg.create_task(fail(LookupError()))
+        tg.cancel()
+        await forever()
+        raise AssertionError
+
+    exchange = run(get(application(make, endpoint)))
+    assert "was cancelled before the response was complete" in str(exchange.error)

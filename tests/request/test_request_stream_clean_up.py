@@ -26,7 +26,9 @@ from quattro_web import (
     set_deadline,
 )
 from quattro_web._util.scope import REQUEST
-from tests.support.asgi import Exchange, run
+from tests.request.failing import fail as fail_soon
+from tests.request.gated import ticks
+from tests.support.asgi import Exchange, get, run
 
 
 async def work(_: object = None) -> None:
@@ -535,3 +537,48 @@ def test_body_of_somebody_around_the_app() -> None:
 
     cut(chunks(), log, around=Fallback)
     assert log == [*BEGIN, "instead"]
+
+
+@pytest.mark.parametrize("spec_version", ["2.3", "2.4"])
+def test_body_that_sends_as_a_child_fails(spec_version: str) -> None:
+    """R3, R5: A body that is sending in the moment in which a child fails is closed at once, and
+    nothing cuts its clean-up."""
+    log: list[str] = []
+
+    async def body() -> AsyncIterator[str]:
+        try:
+            while True:
+                yield "piece"
+                await asyncio.sleep(0)
+        finally:
+            await ticks(log, "body cleaned up", 30)
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(fail_soon(ZeroDivisionError()))
+        return StreamingResponse(body())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    run(get(app, asgi={"version": "3.0", "spec_version": spec_version}))
+    assert log == ["body cleaned up"]
+
+
+def test_body_that_sends_as_its_client_leaves() -> None:
+    """R7: A stream that never waits ends a few pieces after its client has left."""
+
+    async def body() -> AsyncIterator[str]:
+        for number in range(100):
+            if number == 10:
+                exchange.disconnect()
+            yield "piece"
+            await asyncio.sleep(0)
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request)
+        return StreamingResponse(body())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    exchange = Exchange(app)
+    run(exchange.run())
+    assert 10 <= exchange.log.count("chunk piece") < 25

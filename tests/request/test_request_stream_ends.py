@@ -70,6 +70,29 @@ def test_pieces_of_a_body_that_is_none_are_not_kept() -> None:
     assert log == ["start 200", "chunk ", "body"]
 
 
+def test_pieces_that_are_not_kept_let_children_run() -> None:
+    """R2: A stream whose pieces go nowhere, since the client gets no body, does not starve the
+    children that are to end it."""
+    log: list[str] = []
+
+    async def endpoint(request: Request) -> Response:
+        child = request_task_group(request).create_task(asyncio.sleep(0))
+
+        async def chunks() -> AsyncIterator[str]:
+            for _ in range(100):
+                if child.done():
+                    log.append("child ended")
+                    return
+                yield "a piece"
+
+        return StreamingResponse(chunks())
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    install(app)
+    run(get(app, method="HEAD", log=log))
+    assert log == ["child ended", "start 200", "chunk ", "body"]
+
+
 def test_last_piece_that_was_announced_waits() -> None:
     """R2: Of a body with a Content-Length, in several pieces, the last one waits for the children,
     also if the app reads meanwhile: the client has the whole response with it."""

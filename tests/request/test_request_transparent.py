@@ -2,18 +2,20 @@
 
 import asyncio
 import sys
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.testclient import TestClient
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from quattro_web import TaskGroupMiddleware, install, request_task_group
+from quattro_web import NoTaskGroupError, TaskGroupMiddleware, install, request_task_group
 from tests.support.asgi import get, run
 
 
@@ -193,3 +195,30 @@ def test_other_scope_types_pass() -> None:
 
     run(TaskGroupMiddleware(app)({"type": "custom"}, receive, send))
     assert seen == ["custom"]
+
+
+def test_stream_without_children_makes_no_task_to_wait_for_them() -> None:
+    """R9: A stream that Starlette sends in a task makes as many tasks as without us if there are no
+    children when it ends."""
+
+    async def endpoint(request: Request) -> Response:
+        with suppress(NoTaskGroupError):
+            request_task_group(request)
+        return StreamingResponse(pieces())
+
+    async def pieces() -> AsyncIterator[str]:
+        yield "piece"
+
+    async def made(app: ASGIApp) -> list[str]:
+        names: list[str] = []
+
+        def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+            names.append(coro.__qualname__)
+            return asyncio.Task(coro, loop=loop, **options)
+
+        asyncio.get_running_loop().set_task_factory(factory)
+        assert (await get(app)).is_complete
+        return names.copy()
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    assert run(made(TaskGroupMiddleware(app))) == run(made(app))

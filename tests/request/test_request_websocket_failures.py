@@ -174,6 +174,21 @@ def test_denial_by_an_exception_handler() -> None:
     assert (socket.log, socket.error) == (["start 418", "body sorry"], None)
 
 
+def test_exception_handler_denies_what_the_handler_has_refused() -> None:
+    """R6, R4: A refusal that waits for the children has not left: the app's exception handler may
+    send a response in place of it when one of them fails."""
+
+    async def endpoint(websocket: WebSocket) -> None:
+        request_task_group(websocket).create_task(fail(ZeroDivisionError()))
+        await websocket.close()
+
+    async def deny(websocket: WebSocket, exc: Exception) -> None:
+        await websocket.send_denial_response(PlainTextResponse("sorry", 418))
+
+    socket = connect(endpoint, exception_handlers={ZeroDivisionError: deny})
+    assert (socket.log, socket.error) == (["start 418", "body sorry"], None)
+
+
 MESSAGES: dict[str, Message] = {
     "accept": {"type": "websocket.accept"},
     "deny": {"type": "websocket.http.response.start", "status": 403, "headers": []},
