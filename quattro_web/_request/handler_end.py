@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import current_task
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from quattro_web._request.handlers import Children, raise_anew
 from quattro_web._request.state import CancelReason
-from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any
+from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any, push_context
 from quattro_web._util.scope import Connection
-
-T = TypeVar("T")
 
 REQUEST_STACK = "fastapi_inner_astack"
 FUNCTION_STACK = "fastapi_function_astack"
@@ -62,33 +60,33 @@ class Guard:
         # as well, but CPython 3.13 takes as long to change that as to run a child.
         stack = self.request_stack
         if stack.__class__ is AsyncExitStack:
-            stack.enter_async_context = self._enter_request  # type: ignore[method-assign]
+            stack._push_async_cm_exit = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001  # see there
             if holds_any(stack):
                 stack.push_async_exit(self._leave_request)
         stack = self._function_stack
         if stack.__class__ is AsyncExitStack:
-            stack.enter_async_context = self._enter_function  # type: ignore[method-assign]
+            stack._push_async_cm_exit = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001  # see there
             stack.push_async_exit(self._leave_function)
 
     def detach(self) -> None:
         """Undo it when the request has ended: a stack would refer to itself, by the attribute."""
         for stack in (self.request_stack, self._function_stack):
             try:
-                del stack.enter_async_context
+                del stack._push_async_cm_exit  # noqa: SLF001  # as above
                 if holds_any(stack):  # it was closed before it was guarded, or goes on elsewhere
                     drop_callbacks_of(stack, self)
             except AttributeError:  # of another class, or guarded twice
                 continue
 
-    async def _enter_request(self, cm: AbstractAsyncContextManager[T]) -> T:
-        value = await AsyncExitStack.enter_async_context(self.request_stack, cm)
+    def _push_request(self, cm: object, leave: object) -> None:
+        # Not in place of `enter_async_context`, which runs already if it is the dependency that is
+        # being entered that asks for the group.
+        push_context(self.request_stack, cm, leave)
         self.request_stack.push_async_exit(self._leave_request)
-        return value
 
-    async def _enter_function(self, cm: AbstractAsyncContextManager[T]) -> T:
-        value = await AsyncExitStack.enter_async_context(self._function_stack, cm)
+    def _push_function(self, cm: object, leave: object) -> None:
+        push_context(self._function_stack, cm, leave)
         self._function_stack.push_async_exit(self._leave_function)
-        return value
 
     async def _leave_request(
         self,
