@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup, TooManyWaitingError
 from quattro_core._deadlock import waits_for
+from quattro_core._taskgroup import NO_LEAKS
 from quattro_core._threads import awaited_by, cancel, frame_of, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import REQUEST_STACK, Guard
@@ -181,7 +182,7 @@ class RequestGroup(TaskGroup):
     def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
         super()._settle(task, is_background=is_background)
         # Called before whoever waits for the child is woken, whatever it waits with.
-        if self._aborting:
+        if self._aborting and self.is_hosted:
             for host in {self._parent_task, self.handler, self.stream}:
                 if host is None or host in self._told_by_child:
                     continue
@@ -799,6 +800,8 @@ class RequestTasks:
         self._told_reason: CancelReason | None = None
         # What tells those around the handler that the client has left: it is no failure.
         self._news: BaseException | None = None
+        # Whether a cancellation from outside is to come out when the request has been answered.
+        self._owes_cancel = False
         # Whether a response was made that has failed: nothing of it may leave any more.
         self._is_refusing = False
         # Of each pair of FastAPI's exit stacks, by the number of the first.
@@ -1048,6 +1051,12 @@ class RequestTasks:
                 raise cancelled
             finally:
                 del cancelled  # it refers to this frame
+        parent = self.request.parent
+        if not NO_LEAKS and parent is not None:  # pragma: no cover (of the oldest, if combined)
+            # Somebody else's, which is answered as the failure of a child for now. The group does
+            # not know of it before 3.13: see there.
+            is_met = isinstance(exc, CancelledError) or cancelled is not None
+            self._owes_cancel = is_met and group.is_cancelled_by_others(parent)
         failure = self._failure(exc, at)
         self.failure = exc if failure is None else failure
         self._told_reason = self.request.reason
@@ -1136,7 +1145,7 @@ class RequestTasks:
         Returns:
             What has failed, in the order in which it did; a cancellation from outside is raised.
         """
-        group, failure, raised = self.group, self.failure, exc
+        group, parent, failure, raised = self.group, self.request.parent, self.failure, exc
         errors: list[BaseException] = []
         cancelled: CancelledError | None = None
         at = group.failed_before(exc)
@@ -1164,6 +1173,8 @@ class RequestTasks:
         finally:
             self.have_ended = True
             group.note_handler_end()
+            if self._owes_cancel and parent is not None:  # pragma: no cover (as above)
+                group._pass_on_cancel(parent)  # noqa: SLF001  # as the group itself from 3.13 on
             await group.settle()
             if exc is None or isinstance(exc, CancelledError):
                 if failure is not None and not self.request.is_over:

@@ -13,6 +13,11 @@ def holds_any(stack: AsyncExitStack) -> bool:
         return True
 
 
+def push_context(stack: AsyncExitStack, context: object, leave: object) -> None:
+    """Do what a stack does when it has entered a context, as if nobody had replaced that."""
+    AsyncExitStack._push_async_cm_exit(stack, context, leave)  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else is called then
+
+
 def drop_callbacks_of(stack: AsyncExitStack, owner: object) -> None:
     """Take the methods of *owner* out of a stack, and leave what others have put in."""
     with suppress(AttributeError):

@@ -3,14 +3,17 @@
 import asyncio
 import gc
 import weakref
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
+from typing import Annotated, Any
 
 import pytest
-from fastapi import FastAPI, HTTPException, WebSocket
+from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from quattro_core import TaskGroup
 from quattro_web import TaskGroupMiddleware, install, request_task_group
 from quattro_web._request import handler_end
 from quattro_web.fastapi import RequestTaskGroup
@@ -177,6 +180,50 @@ async def _once(app: FastAPI, status: int) -> None:
     assert exchange.status == status
 
 
+@pytest.mark.parametrize("scope", ["function", "request"])
+@pytest.mark.parametrize("fails", ["handler", "body"])
+def test_dependency_that_asks_for_the_group(fails: str, scope: Any) -> None:
+    """R3: Children end before a dependency closes that has asked for the group itself, when it was
+    entered, whether the handler fails or the body of its stream."""
+
+    async def session(request: Request) -> AsyncIterator[TaskGroup]:
+        try:
+            yield request_task_group(request)
+        finally:
+            log.append("session closed")
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(1)
+            log.append("child ended")
+
+    app = FastAPI()
+
+    @app.get("/")
+    async def handler(
+        tg: Annotated[TaskGroup, Depends(session, scope=scope)], request: Request
+    ) -> Response:
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begun"
+            request_task_group(request).create_task(cleans_up())
+            await asyncio.sleep(1)
+            raise ZeroDivisionError
+
+        if fails == "body":
+            return StreamingResponse(body())
+        tg.create_task(cleans_up())
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    install(app)
+    run(get(app))
+    is_closed_before = fails == "body" and scope == "function"  # as FastAPI says
+    assert sorted(log) == ["child ended", "session closed"]
+    assert (log[0] == "session closed") is is_closed_before
+
+
 class Elsewhere:
     """An exit stack that keeps its callbacks in a place of its own."""
 
@@ -198,7 +245,7 @@ def test_stacks_of_another_kind(monkeypatch: pytest.MonkeyPatch, is_its: bool) -
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["fastapi_inner_astack"], scope["fastapi_function_astack"] = stacks
         request_task_group(scope)
-        assert [hasattr(stack, "enter_async_context") for stack in stacks] == [is_its] * 2
+        assert [hasattr(stack, "_push_async_cm_exit") for stack in stacks] == [is_its] * 2
 
     run(get(TaskGroupMiddleware(app)))
     assert [vars(stack) for stack in stacks] == [{"pushed": int(is_its)}] * 2
