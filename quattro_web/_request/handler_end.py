@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from quattro_web._request.handlers import Children, raise_anew
 from quattro_web._request.state import CancelReason
-from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any, push_context
+from quattro_web._util.exit_stacks import drop_callbacks_of, holds_any, push_callback
 from quattro_web._util.scope import Connection
 
 REQUEST_STACK = "fastapi_inner_astack"
@@ -60,33 +60,33 @@ class Guard:
         # as well, but CPython 3.13 takes as long to change that as to run a child.
         stack = self.request_stack
         if stack.__class__ is AsyncExitStack:
-            stack._push_async_cm_exit = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001  # see there
             if holds_any(stack):
                 stack.push_async_exit(self._leave_request)
+            stack._push_exit_callback = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001  # see there
         stack = self._function_stack
         if stack.__class__ is AsyncExitStack:
-            stack._push_async_cm_exit = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001  # see there
             stack.push_async_exit(self._leave_function)
+            stack._push_exit_callback = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001  # see there
 
     def detach(self) -> None:
         """Undo it when the request has ended: a stack would refer to itself, by the attribute."""
         for stack in (self.request_stack, self._function_stack):
             try:
-                del stack._push_async_cm_exit  # noqa: SLF001  # as above
+                del stack._push_exit_callback  # noqa: SLF001  # as above
                 if holds_any(stack):  # it was closed before it was guarded, or goes on elsewhere
                     drop_callbacks_of(stack, self)
             except AttributeError:  # of another class, or guarded twice
                 continue
 
-    def _push_request(self, cm: object, leave: object) -> None:
+    def _push_request(self, *callback: Any) -> None:
         # Not in place of `enter_async_context`, which runs already if it is the dependency that is
         # being entered that asks for the group.
-        push_context(self.request_stack, cm, leave)
-        self.request_stack.push_async_exit(self._leave_request)
+        push_callback(self.request_stack, *callback)
+        push_callback(self.request_stack, self._leave_request, False)  # noqa: FBT003
 
-    def _push_function(self, cm: object, leave: object) -> None:
-        push_context(self._function_stack, cm, leave)
-        self._function_stack.push_async_exit(self._leave_function)
+    def _push_function(self, *callback: Any) -> None:
+        push_callback(self._function_stack, *callback)
+        push_callback(self._function_stack, self._leave_function, False)  # noqa: FBT003
 
     async def _leave_request(
         self,

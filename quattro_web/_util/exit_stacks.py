@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack, suppress
+from typing import Any
 
 
 def holds_any(stack: AsyncExitStack) -> bool:
@@ -13,9 +14,9 @@ def holds_any(stack: AsyncExitStack) -> bool:
         return True
 
 
-def push_context(stack: AsyncExitStack, context: object, leave: object) -> None:
-    """Do what a stack does when it has entered a context, as if nobody had replaced that."""
-    AsyncExitStack._push_async_cm_exit(stack, context, leave)  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else is called then
+def push_callback(stack: AsyncExitStack, *callback: Any) -> None:
+    """Put a callback, and whether it is synchronous, on a stack, as if nobody had replaced that."""
+    AsyncExitStack._push_exit_callback(stack, *callback)  # type: ignore[attr-defined]  # noqa: SLF001  # all that is pushed goes there
 
 
 def drop_callbacks_of(stack: AsyncExitStack, owner: object) -> None:

@@ -245,7 +245,7 @@ def test_stacks_of_another_kind(monkeypatch: pytest.MonkeyPatch, is_its: bool) -
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         scope["fastapi_inner_astack"], scope["fastapi_function_astack"] = stacks
         request_task_group(scope)
-        assert [hasattr(stack, "_push_async_cm_exit") for stack in stacks] == [is_its] * 2
+        assert [hasattr(stack, "_push_exit_callback") for stack in stacks] == [is_its] * 2
 
     run(get(TaskGroupMiddleware(app)))
     assert [vars(stack) for stack in stacks] == [{"pushed": int(is_its)}] * 2
