@@ -30,7 +30,7 @@ Make = Callable[[], ASGIApp]  # goes to another process: a function of a module,
 # Imported once, and forked from there: dozens of servers are up in a second or two.
 PRELOADED = ["benchmarks.web_server", "benchmarks.web_held", "benchmarks.web_variants"]
 PRELOADED += ["benchmarks.web_streams", "uvloop", "uvicorn.protocols.http.httptools_impl"]
-PRELOADED += ["uvicorn.lifespan.on"]
+PRELOADED += ["benchmarks.web_wrk", "uvicorn.lifespan.on"]
 
 
 @dataclass(frozen=True)

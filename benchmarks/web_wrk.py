@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import re
+import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
+from functools import partial
+
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from benchmarks.goals import Goal
 from benchmarks.measure import Samples, Spread, spread, steady_ratio, turn
 from benchmarks.plot import Bar
 from benchmarks.report import Report
 from benchmarks.size import Size
-from benchmarks.web import base_of, makers
-from benchmarks.web_load import HAS_CLOCKS, cpu_seconds
-from benchmarks.web_server import SERVERS, Serve, Server, serving
-from benchmarks.web_variants import Variant, all_variants
+from benchmarks.web import base_of
+from benchmarks.web_load import HAS_CLOCKS, cpu_seconds, fetch
+from benchmarks.web_server import SERVERS, Make, Serve, Server, serving
+from benchmarks.web_variants import Variant, all_variants, variant_app
 
 WRK = ("wrk", "--threads", "1", "--duration", "1s")  # it takes whole seconds
 ROUNDS = 4  # of each batch
+COUNT = "/count"
 WITHIN = 0.02  # of the ratio, either way: then there are rounds enough
 GOAL = 1.03
 # The goals are about the last one; the others are what its ratio is compared with.
@@ -97,13 +102,48 @@ def agree(found: Iterable[Spread]) -> bool:
 def microseconds(server: Server, connections: int, tool: Sequence[str]) -> float:
     """Return what a request takes of the server's CPU."""
     url = f"http://127.0.0.1:{server.port}/"
-    before = cpu_seconds(server.pid)
+    answered, seconds = asyncio.run(done_by(server))
     done = subprocess.run(
         [*tool, "--connections", str(connections), url], capture_output=True, text=True, check=True
     )
-    seconds = cpu_seconds(server.pid) - before
-    requests = re.search(r"(\d+) requests in ", done.stdout)
-    if requests is None or "Non-2xx" in done.stdout:
+    if "Non-2xx" in done.stdout:
         msg = f"wrk failed:\n{done.stdout}"
         raise AssertionError(msg)
-    return seconds / max(1, int(requests[1])) * 1e6  # none, where others have all of the CPU
+    now_answered, now_seconds = asyncio.run(done_by(server))
+    return (now_seconds - seconds) / max(1, now_answered - answered) * 1e6
+
+
+async def done_by(server: Server) -> tuple[int, float]:
+    """Return the requests that a server has answered, and its CPU seconds, once it is idle."""
+    seen = None
+    while (now := await fetch(server.port, COUNT)) != seen:
+        seen = now
+        await asyncio.sleep(0.02)
+    return int(now), cpu_seconds(server.pid)
+
+
+class Counting:
+    """An app that counts its requests: wrk leaves before some are answered, and omits them."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self._answered = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.get("path") == COUNT:
+            await JSONResponse(self._answered)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+        self._answered += 1
+
+
+def counting_app(framework: str, children: int, label: str) -> ASGIApp:
+    return Counting(variant_app(framework, children, label))
+
+
+def makers(variants: Sequence[Variant]) -> dict[str, Make]:
+    """Return what another process makes the apps with."""
+    return {
+        each.name: partial(counting_app, each.framework, each.children, each.label)
+        for each in variants
+    }

@@ -18,7 +18,6 @@ from benchmarks.goals import Goal, exactly
 from benchmarks.measure import Spread, spread, steady_ratio
 from benchmarks.report import Report
 from benchmarks.size import TINY, Rounds
-from benchmarks.web import makers
 from benchmarks.web_callgrind import VALGRIND
 from benchmarks.web_held import KINDS
 from benchmarks.web_server import SERVERS, serving
@@ -26,7 +25,7 @@ from benchmarks.web_streams import KINDS as OPEN_KINDS
 from benchmarks.web_streams import SOCKETS, STREAMS
 from benchmarks.web_telemetry import telemetry_variants
 from benchmarks.web_variants import FAST, STAR, all_variants, spawning
-from benchmarks.web_wrk import EXACT, PEERS, WRK, agree, microseconds, under_wrk
+from benchmarks.web_wrk import EXACT, PEERS, WRK, agree, makers, microseconds, under_wrk
 
 COUNTER = (sys.executable, str(Path(__file__).with_name("counter.py")))
 LOADER = (sys.executable, str(Path(__file__).with_name("loader.py")))
