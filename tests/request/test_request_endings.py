@@ -147,14 +147,22 @@ PIECE = {"type": "http.response.body", "body": b"piece", "more_body": True}
 
 @pytest.mark.parametrize("again", [START, PIECE])
 def test_response_that_goes_on_after_a_failure(again: Message) -> None:
-    """R4, R5: A response that goes on to send when a child has failed is cut, and the dependencies
-    see the failure itself."""
+    """R4, R5: A response that goes on to send when a child has failed is cut, its body is closed,
+    and then the dependencies see the failure itself."""
     scene = Scene()
+
+    async def body() -> AsyncIterator[Message]:
+        try:
+            yield PIECE
+            raise AssertionError
+        finally:
+            scene.log.append("body closed")
 
     class Stubborn(Response):
         async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            self.body_iterator = body()
             await send(START)
-            await send(PIECE)
+            await send(await anext(self.body_iterator))
             try:
                 await send({"type": "http.response.body", "body": b""})
             except ZeroDivisionError:
@@ -174,6 +182,7 @@ def test_response_that_goes_on_after_a_failure(again: Message) -> None:
     assert scene.log == [
         "start 200",
         "chunk piece",
+        "body closed",
         "ZeroDivisionError",
         "closed",
         "raised ZeroDivisionError",

@@ -582,3 +582,26 @@ def test_body_that_sends_as_its_client_leaves() -> None:
     exchange = Exchange(app)
     run(exchange.run())
     assert 10 <= exchange.log.count("chunk piece") < 25
+
+
+def test_stream_that_a_middleware_gives_up_while_its_end_waits() -> None:
+    """R2, R3: A stream that somebody gives up whose end waits for a child cancels that child."""
+
+    async def body() -> AsyncIterator[str]:
+        yield "piece"
+
+    async def endpoint(request: Request) -> Response:
+        request_task_group(request).create_task(work())
+        return StreamingResponse(body())
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+
+    async def gives_up(scope: Scope, receive: Receive, send: Send) -> None:
+        with anyio.move_on_after(1):
+            await inner(scope, receive, send)
+
+    async def main() -> float:
+        await get(TaskGroupMiddleware(gives_up))
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 1

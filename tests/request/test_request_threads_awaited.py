@@ -414,6 +414,23 @@ def test_body_of_a_stream() -> None:
     assert scene.log == ["thread ended", "session closed"]
 
 
+def test_body_that_waits_again_after_its_thread() -> None:
+    """R3, R5: A body that waits for something else when its thread has ended is cancelled then."""
+    scene = Scene()
+
+    async def chunks() -> AsyncIterator[str]:
+        yield "chunk"
+        await scene.call()
+        await asyncio.Event().wait()
+
+    async def handler(tg: RequestTaskGroup) -> StreamingResponse:
+        tg.create_task(scene.fail())
+        return StreamingResponse(chunks())
+
+    scene.serve(handler)
+    assert scene.log == ["thread ended", "session closed"]
+
+
 def test_body_of_a_stream_whose_client_leaves() -> None:
     """R3, R7: So it is if its client leaves while the thread works, which is the last one."""
     scene = Scene()

@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from quattro_web import (
     TaskGroupMiddleware,
@@ -17,6 +17,7 @@ from quattro_web import (
     install,
     request_task_group,
     set_deadline,
+    uninterrupted,
 )
 from quattro_web._util.scope import REQUEST
 from quattro_web.fastapi import RequestTaskGroup
@@ -166,3 +167,90 @@ def test_dependency_that_closes_behind_the_close_at_a_shutdown() -> None:
 
     run(Socket(app, log=log).run())
     assert log == ["accept", "close 1000", "dependency closed"]
+
+
+def test_failure_after_a_websocket_handler_has_returned() -> None:
+    """R4, R6: A dependency that closes with the function of a WebSocket sees what fails after that
+    has returned as itself."""
+    log: list[str] = []
+
+    async def session() -> AsyncIterator[None]:
+        try:
+            yield
+        except BaseException as exc:
+            log.append(type(exc).__name__)
+            raise
+
+    async def fails() -> None:
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    app = FastAPI()
+    install(app)
+
+    @app.websocket("/", dependencies=[Depends(session, scope="function")])
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+        tg.create_task(fails())
+
+    run(Socket(app).run())
+    assert log == ["ZeroDivisionError"]
+
+
+def test_dependency_that_never_closes_behind_a_websocket_handler() -> None:
+    """A6: The shutdown cuts a dependency that closes for too long after the handler of a WebSocket
+    has returned."""
+
+    async def session(websocket: WebSocket) -> AsyncIterator[None]:
+        yield
+        end = websocket.scope[REQUEST].cut_off
+        asyncio.get_running_loop().call_later(1, end, websocket)
+        await asyncio.sleep(3600)
+
+    app = FastAPI()
+    install(app)
+
+    @app.websocket("/", dependencies=[Depends(session, scope="function")])
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+
+    async def main() -> float:
+        await Socket(app).run()
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) < 60
+
+
+@pytest.mark.parametrize("closes", [True, False])
+def test_section_of_a_child_when_the_client_has_left(closes: bool) -> None:
+    """R7: A section of a child that must not be cut goes on after its client has left, whether the
+    handler of the WebSocket closes then or returns."""
+    log: list[str] = []
+
+    async def child(websocket: WebSocket) -> None:
+        with uninterrupted(websocket):
+            await asyncio.sleep(5)
+            log.append("section ended")
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    app = FastAPI()
+    install(app)
+
+    @app.websocket("/")
+    async def handler(websocket: WebSocket, tg: RequestTaskGroup) -> None:
+        await websocket.accept()
+        tg.create_task(child(websocket))
+        with suppress(WebSocketDisconnect):
+            await websocket.receive_text()
+        if closes:
+            await websocket.close()
+
+    async def main() -> float:
+        socket = Socket(app)
+        asyncio.get_running_loop().call_later(1, socket.leave)
+        await socket.run()
+        return asyncio.get_running_loop().time()
+
+    assert run(main()) == 5
+    assert log == ["section ended"]
