@@ -124,7 +124,7 @@ def _tasks_of(task: Task) -> tuple[FrameType, str] | None:
 
 # What waits with a future of its own for tasks that it cancels when it is cancelled, and the name
 # under which it has them.
-_WAITING: dict[tuple[str, str], str] = {
+_WAITING: dict[tuple[object, str], str] = {
     ("asyncio.taskgroups", "__aexit__"): "self",
     ("asyncio.taskgroups", "_aexit"): "self",
     ("anyio._backends._asyncio", "__aexit__"): "self",
