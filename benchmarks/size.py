@@ -29,6 +29,7 @@ class Size:
     name: str
     children: tuple[int, ...] = (1, 10, 1000, 100_000)  # of a group; the last one is the goal's
     pumps: tuple[int, ...] = (1, 10, 1000)  # beside as many children
+    gathered: tuple[int, ...] = (2, 10, 100)  # calls
     waiting: int = 100_000  # children under a limit
     few_waiting: int = 5000  # what an abort is tried with first, and then with twice as many
     patience: float = 6.0  # seconds for an abort; who would take longer is asked for no more
@@ -90,6 +91,7 @@ TINY = Size(
     "tiny",
     children=(1, 2),
     pumps=(1, 2),
+    gathered=(1, 2),
     waiting=40,
     few_waiting=20,
     items=30,

@@ -69,11 +69,15 @@ async def gather(
             raise
         await _ended(group, tasks)
         try:
-            return tuple(map(_RESULT, tasks))  # no comprehension: on 3.11 its frame would keep one
+            # No comprehension: on 3.11 its frame would keep an error.
+            results = tuple(map(_RESULT, tasks))
         except (Exception, CancelledError):  # noqa: BLE001 - it is raised below
             failed = [task for task in tasks if _has_failed(group, task)]
             if not failed:
                 return tuple(map(_result, coros, tasks))
+        else:
+            coros = ()  # all have run to their ends
+            return results
         failure = _first_failure(group, failed)
         if failure is None or not group._take_back_cancel(failure):
             # Who belongs to the group is cancelled by now, or in the next turn: when a child that
@@ -119,8 +123,9 @@ def _returning_errors(group: GatherGroup, coro: Gathered[Any]) -> Gathered[Any]:
     if isinstance(coro, asyncio.Task):
         group._returns_errors(coro)
         return coro
-    child: Any = returning_errors(group, partial(coroutine_of, coro), _name_of(coro))
-    child.__qualname__ = _name_of(coro)  # what asyncio's logs show
+    name = _name_of(coro)
+    child: Any = returning_errors(group, name, coroutine_of, coro)
+    child.__qualname__ = name  # what asyncio's logs show
     return cast("Coroutine[Any, Any, Any]", child)
 
 

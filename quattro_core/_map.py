@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable
 from contextlib import suppress
 from contextvars import Context, copy_context
-from functools import partial
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
@@ -394,7 +393,7 @@ class MapRun(Generic[T, R]):
             del task  # it has the error, which refers to this frame
 
     async def _returning_errors(self, item: T) -> R | Exception:
-        return await returning_errors(self._group, partial(self._function, item), self._name)
+        return await returning_errors(self._group, self._name, self._function, item)
 
     @property
     def _name(self) -> str:

@@ -7,6 +7,7 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -19,9 +20,9 @@ class Group(Protocol):
 
 
 async def returning_errors(
-    group: Group, call: Callable[[], Awaitable[T]], name: object
+    group: Group, name: object, function: Callable[[A], Awaitable[T]], argument: A
 ) -> T | Exception:
-    """Return what a call returns, or the `Exception` that it raises.
+    """Return what a call of a function returns, or the `Exception` that it raises.
 
     What it raises because the group has cancelled it is raised: nobody waits for its result any
     more, and an error of a clean-up would be lost.
@@ -32,7 +33,7 @@ async def returning_errors(
         group._returning = set()  # noqa: SLF001
     group._returning.add(task)  # noqa: SLF001
     try:
-        return await call()
+        return await function(argument)
     except CancelledError as exc:
         if task.cancelling():
             raise

@@ -16,7 +16,7 @@ from types import CoroutineType, TracebackType
 from typing import Any, Literal, Never, ParamSpec, Self, TypeVar, cast, overload
 from weakref import WeakSet
 
-from quattro_core._cleanups import cut_short
+from quattro_core._cleanups import cut_short, waits_alone
 from quattro_core._deadlock import LimitDeadlockError
 from quattro_core._gather import gather
 from quattro_core._limits import (
@@ -259,12 +259,20 @@ class TaskGroup(asyncio.TaskGroup):
         """
         if args:
             refuse_arguments("create_background_task", coro, args)
-        if self._entered and not self._is_here():
-            create = partial(
-                self.create_background_task, coro, name=name, context=context, **kwargs
-            )
-            return self._create_elsewhere(coro, create, "create_background_task")
-        self._check_open(coro)
+        loop = self._spawns_in
+        task: asyncio.Task[T]
+        if _get_running_loop() is not loop or coro.__class__ is not CoroutineType:
+            # It may be all right all the same: in a group with a limit, or if it is a function.
+            if self._entered and not self._is_here():
+                create = partial(
+                    self.create_background_task, coro, name=name, context=context, **kwargs
+                )
+                return self._create_elsewhere(coro, create, "create_background_task")
+            self._check_open(coro)
+        elif context is None and not kwargs and self._is_direct and not loop.get_task_factory():
+            task = asyncio_tasks.Task(self._coroutine_of(coro), loop=loop, name=name)
+            self._register_background(task)
+            return task
         task = self._make(coro, name=name, context=context, **kwargs)
         self._register_background(task)
         return task
@@ -1050,7 +1058,8 @@ class TaskGroup(asyncio.TaskGroup):
         del self._background[task]
         if not self._background:
             self._wake()
-        self._settle(task, is_background=True)
+        if CALL_GRAPH or self._aborting or not (task.cancelled() or task.exception() is None):
+            self._settle(task, is_background=True)
 
     def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:
         if CALL_GRAPH:
@@ -1174,7 +1183,9 @@ class TaskGroup(asyncio.TaskGroup):
 
     def _cancel_child(self, task: asyncio.Task[Any], *, late: bool = False) -> None:
         """Cancel a child; the group does that once: when what that would cut short has ended."""
-        if not self._put_off(task, partial(self._cancel_child, task, late=True), late=late):
+        if waits_alone(task) or not self._put_off(
+            task, partial(self._cancel_child, task, late=True), late=late
+        ):
             task.cancel(self._cancel_msg)
 
     def _put_off(
@@ -1231,8 +1242,7 @@ class TaskGroup(asyncio.TaskGroup):
         """Cancel the background tasks, each once. Tells that the group has to wait for them."""
         assert self._background is not None
         due = [task for task, dismissed in self._background.items() if not dismissed]
-        for task in due:
-            self._background[task] = True
+        self._background.update(dict.fromkeys(due, True))
         for task in due:
             self._cancel_child(task)
         return True
@@ -1296,8 +1306,9 @@ class TaskGroup(asyncio.TaskGroup):
         task.add_done_callback(self._on_background_task_done)
         if self._aborting:
             self._background[task] = True
-        self._register(task)
-        if not self._tasks:
+        if self._aborting or CALL_GRAPH:
+            self._register(task)
+        if self._on_completed_fut is not None and not self._tasks:
             self._wake()  # the exit may be waiting for other background tasks: here is a new one
 
     def _report_all_but(self, error: BaseException) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from asyncio import BaseEventLoop, base_events, iscoroutine
 from collections.abc import Callable, Coroutine, Generator
+from types import CoroutineType
 from typing import Any, NoReturn, TypeVar, cast
 
 T = TypeVar("T")
@@ -40,8 +41,8 @@ def check_child(child: object) -> None:
 
 def coroutine_of(child: CoroutineOrFunction[T]) -> Coroutine[Any, Any, T]:
     """Return the coroutine to run."""
-    if iscoroutine(child):
-        return child
+    if child.__class__ is CoroutineType or iscoroutine(child):
+        return cast("Coroutine[Any, Any, T]", child)
     return _call(cast("CoroutineFunction[T]", child))
 
 

@@ -10,7 +10,7 @@ from gc import get_referents
 from types import FrameType
 from typing import Any
 
-_TO_THREAD = "anyio.to_thread"
+_TO_THREAD, THREAD_CALL = "anyio.to_thread", "run_sync"
 
 # Nothing can cancel a thread. anyio, in whose threads Starlette and FastAPI run what is not async,
 # has a shield around the wait for one, and `asyncio.Task.cancel` breaks through it, as it does
