@@ -21,7 +21,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from quattro_core import TaskGroup, TooManyWaitingError
 from quattro_core._deadlock import waits_for
-from quattro_core._taskgroup import NO_LEAKS
 from quattro_core._threads import awaited_by, cancel, frame_of, local_of, thread_call
 from quattro_web._errors import DeadlineExceededError, ShuttingDownError
 from quattro_web._request.handler_end import REQUEST_STACK, Guard
@@ -61,6 +60,9 @@ CoroutineOrFunction = (
 )
 
 CALL_GRAPH = sys.version_info >= (3, 14)  # tasks know who waits for them
+# Whether a group passes on, as it exits, a cancellation that its body has met before: see NO_LEAKS
+# of _taskgroup.py.
+KNOWS_CANCELS = sys.version_info >= (3, 13)
 
 
 class Request(Sender, Protocol):
@@ -1052,9 +1054,10 @@ class RequestTasks:
             finally:
                 del cancelled  # it refers to this frame
         parent = self.request.parent
-        if not NO_LEAKS and parent is not None:  # pragma: no cover (of the oldest, if combined)
-            # Somebody else's, which is answered as the failure of a child for now. The group does
-            # not know of it before 3.13: see there.
+        if (
+            not KNOWS_CANCELS and parent is not None
+        ):  # pragma: no cover (of the oldest, if combined)
+            # Somebody else's, which is answered as the failure of a child for now.
             is_met = isinstance(exc, CancelledError) or cancelled is not None
             self._owes_cancel = is_met and group.is_cancelled_by_others(parent)
         failure = self._failure(exc, at)
