@@ -400,11 +400,14 @@ def test_body_that_is_cancelled_by_somebody_else_as_well(run: Run) -> None:
             try:
                 await wait_for(task)
             finally:
+                is_told.set()
                 await asyncio.sleep(3600)
+
+    is_told = asyncio.Event()
 
     async def main() -> None:
         task = asyncio.create_task(body())
-        await asyncio.sleep(0.01)
+        await is_told.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
