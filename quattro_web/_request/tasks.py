@@ -1324,7 +1324,6 @@ class RequestTasks:
         """Unwind, as a cancellation, to where the handler ends: the request has failed."""
         reason = self.request.reason
         if not self.have_ended:
-            self.group.end(reason)
             self.group.cancel_now(reason)
         # The cancellation comes now if it is due: one that came later would cut a clean-up.
         await asyncio.sleep(0)
