@@ -1055,10 +1055,12 @@ class TaskGroup(asyncio.TaskGroup):
 
     def _on_background_task_done(self, task: asyncio.Task[Any]) -> None:
         assert self._background is not None
-        del self._background[task]
+        is_dismissed = self._background.pop(task)
         if not self._background:
             self._wake()
-        if CALL_GRAPH or self._aborting or not (task.cancelled() or task.exception() is None):
+        # One that nobody of the group has cancelled has failed, in a subclass.
+        is_news = not is_dismissed if task.cancelled() else task.exception() is not None
+        if is_news or self._aborting or CALL_GRAPH:
             self._settle(task, is_background=True)
 
     def _settle(self, task: asyncio.Task[Any], *, is_background: bool = False) -> None:

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from gc import get_referents
-from types import FrameType
+from types import CoroutineType, FrameType
 from typing import Any
 
 _TO_THREAD, THREAD_CALL = "anyio.to_thread", "run_sync"
@@ -118,8 +118,14 @@ def is_thread_call(frame: FrameType) -> bool:
 
 def awaited_by(at: object) -> Any:
     """Return what a coroutine or generator awaits; None if it doesn't, or does not tell."""
-    names = ("cr_await", "ag_await", "gi_yieldfrom")
-    inner: Any = next((i for name in names if (i := getattr(at, name, None)) is not None), None)
+    inner: Any
+    if type(at) is CoroutineType:  # as most
+        inner = at.cr_await
+        if type(inner) is CoroutineType:
+            return inner
+    else:
+        names = ("cr_await", "ag_await", "gi_yieldfrom")
+        inner = next((i for name in names if (i := getattr(at, name, None)) is not None), None)
     while type(inner).__name__ in _STAND_FOR_OTHERS:
         inner = next((o for o in get_referents(inner) if type(o).__name__ in _INNER), None)
     return inner

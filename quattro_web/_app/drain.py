@@ -143,7 +143,8 @@ class Drain:
         self._shutdown = shutdown
         self._server = server
         self._outside: dict[asyncio.Task[Any], OutsideRequest] = {}
-        self._taken_over: set[asyncio.Task[Any]] = set()
+        # The tasks of the requests that the server has open, each with its scope.
+        self._served: dict[asyncio.Task[Any], Connection] = {}
         self._server_has_cut = False
         self._unread = Unread()
         self._next_look = 0.0
@@ -178,17 +179,19 @@ class Drain:
         # Requests that come while the server still takes connections are waited for as well.
         while not (self._is_final.is_set() and self._given_up.issuperset(self.open)):
             is_over = self._is_over
-            if self._server is not None and self._shutdown.age >= self._next_look:
+            server = self._server if self._shutdown.age >= self._next_look else None
+            if server is not None:
                 self._next_look = self._shutdown.age + LOOK
-                self._unread.look(self._server.connections(), self._loop.time())
-                self._take_over(self._server)
+                self._unread.look(server.connections(), self._loop.time())
+                self._take_over(server)
                 if is_over:
-                    self._find_outside(self._server)
-                    self._cancel_late()
-                    self._drop_unread()
+                    self._find_outside()
             if is_over:
-                self._cancel_late()
-                self._give_up()
+                still_open = self.open
+                self._cancel_late(still_open)
+                self._give_up(still_open)
+                if server is not None:
+                    self._drop_unread()
             if self._shutdown.age >= self._shutdown.grace.until_requests_end:
                 self.stuck.set()
             await self._pause()
@@ -203,15 +206,14 @@ class Drain:
 
     def _take_over(self, server: Server) -> None:
         """Be asked where the server would cancel the task of a request."""
-        for task, _ in server.requests():
-            if task not in self._taken_over:
-                self._taken_over.add(task)
-                task.add_done_callback(self._let_go)
-                # `Task.cancel` can't be told otherwise, but this one object can.
-                task.cancel = partial(self._cancel, server, task)  # type: ignore[method-assign]
+        for task, scope in server.requests(self._served):
+            self._served[task] = scope
+            task.add_done_callback(self._let_go)
+            # `Task.cancel` can't be told otherwise, but this one object can.
+            task.cancel = partial(self._cancel, server, task)  # type: ignore[method-assign]
 
     def _let_go(self, task: asyncio.Task[Any]) -> None:
-        self._taken_over.discard(task)
+        del self._served[task]
         del task.cancel
 
     def _cancel(self, server: Server, task: asyncio.Task[Any], msg: object = None) -> bool:
@@ -220,8 +222,8 @@ class Drain:
         self._server_has_cut = True
         return True
 
-    def _find_outside(self, server: Server) -> None:
-        for task, scope in server.requests():
+    def _find_outside(self) -> None:
+        for task, scope in self._served.items():
             if task not in self._outside and not _passes_middleware(task, scope):
                 self._outside[task] = OutsideRequest(task, scope)
 
@@ -243,10 +245,10 @@ class Drain:
         is_impatient = shutdown.skips_grace or self._server_has_cut
         return is_impatient or shutdown.age >= shutdown.grace.requests
 
-    def _cancel_late(self) -> None:
+    def _cancel_late(self, still_open: dict[OpenRequest, Connection]) -> None:
         late = {
             request: scope
-            for request, scope in self.open.items()
+            for request, scope in still_open.items()
             if request not in self._cancelled_at
         }
         if not late:
@@ -267,11 +269,11 @@ class Drain:
             with UNCANCELLABLE:
                 inner.cut_off(conn)
 
-    def _give_up(self) -> None:
+    def _give_up(self, still_open: dict[OpenRequest, Connection]) -> None:
         now = self._loop.time()
         late = {
             request: scope
-            for request, scope in self.open.items()
+            for request, scope in still_open.items()
             if request not in self._given_up and now - self._cancelled_at[request] >= CLEANUP
         }
         if late:

@@ -364,7 +364,7 @@ class RequestGroup(TaskGroup):
             turns += 1
         stream = self.stream
         if stream is not None and stream is not current_task():
-            if self._is_told(stream):
+            if stream in self._told_by_child or cleans_up(stream):
                 await asyncio.wait((stream,), timeout=PATIENCE)
             self._cancel_stream(stream, None)
             # One that goes on all the same is left to the scope around it.
@@ -519,7 +519,10 @@ class RequestGroup(TaskGroup):
         call = thread_call(task)
         if call is not None:
             call.add_done_callback(again)
-        elif task not in self._waited_for and self._is_told(task):
+        elif task not in self._waited_for and (
+            # It is costly to look for a clean-up: at the last moment, since it may end by itself.
+            task in self._told_by_child or (turns >= TURNS and cleans_up(task))
+        ):
             self._waited_for += (task,)
             task.add_done_callback(partial(again, turns=TURNS))
             self._patience = self._loop.call_later(PATIENCE, again)
@@ -530,10 +533,6 @@ class RequestGroup(TaskGroup):
         else:
             self._cancel_stream(task, msg)
             task.add_done_callback(partial(again, turns=TURNS))  # what is behind it never runs
-
-    def _is_told(self, task: asyncio.Task[Any]) -> bool:
-        """Whether a task knows by the end of a child, which may have ended before it looked."""
-        return task in self._told_by_child or cleans_up(task)
 
     def _cancel_stream(self, stream: asyncio.Task[Any], msg: object) -> None:
         if not self._is_stream_cancelled:

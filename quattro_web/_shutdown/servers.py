@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextvars import Context
 from types import FrameType
 from typing import Any, Protocol
@@ -18,6 +18,9 @@ from typing import Any, Protocol
 from quattro_core._threads import local_of
 from quattro_web._util.scope import describe
 from quattro_web._util.task_stacks import frames_of, package_of
+
+Task = asyncio.Task[Any]
+Tasks = Collection[Task]
 
 # Seconds between two looks; uvicorn and hypercorn look as often whether they should end.
 POLL = 0.1
@@ -55,8 +58,11 @@ class Server(Protocol):
     def stop(self) -> None:
         """Ask it for a graceful shutdown, in its event loop."""
 
-    def requests(self) -> Iterator[tuple[asyncio.Task[Any], Mapping[str, Any]]]:
-        """Yield the tasks in which it has called the app for a client, each with the scope."""
+    def requests(self, seen: Tasks, /) -> Iterator[tuple[Task, Mapping[str, Any]]]:
+        """Yield the tasks in which it has called the app for a client, each with the scope.
+
+        Those that were *seen* are left out: to look at the stacks of thousands takes its time.
+        """
 
     def cuts_requests(self, caller: FrameType, /) -> bool:
         """Whether who cancels a request is the server, since a time of its own is over."""
@@ -81,8 +87,8 @@ class Uvicorn:
     def stop(self) -> None:
         self._server.should_exit = True
 
-    def requests(self) -> Iterator[tuple[asyncio.Task[Any], Mapping[str, Any]]]:
-        for task in tuple(self._server.server_state.tasks):
+    def requests(self, seen: Tasks, /) -> Iterator[tuple[Task, Mapping[str, Any]]]:
+        for task in self._server.server_state.tasks.difference(seen):
             for frame in _frames_in(task, "run_asgi"):
                 yield task, frame.f_locals["self"].scope
 
@@ -104,9 +110,9 @@ class Hypercorn:
     def _context(self) -> Any:
         return self._frame.f_locals.get("context")  # it has none until the app has started
 
-    def requests(self) -> Iterator[tuple[asyncio.Task[Any], Mapping[str, Any]]]:
+    def requests(self, seen: Tasks, /) -> Iterator[tuple[Task, Mapping[str, Any]]]:
         config = self._frame.f_locals["config"]
-        for task in asyncio.all_tasks():
+        for task in asyncio.all_tasks().difference(seen):
             for frame in _frames_in(task, "_handle"):
                 if frame.f_locals["config"] is config:
                     yield task, frame.f_locals["scope"]
@@ -156,8 +162,8 @@ class Granian:
     def stop(self) -> None:
         self._worker.parent.stop()
 
-    def requests(self) -> Iterator[tuple[asyncio.Task[Any], Mapping[str, Any]]]:
-        for task in asyncio.all_tasks():
+    def requests(self, seen: Tasks, /) -> Iterator[tuple[Task, Mapping[str, Any]]]:
+        for task in asyncio.all_tasks().difference(seen):
             for frame in _frames_in(task, "future_watcher"):
                 yield task, frame.f_locals["watcher"].scope
 
