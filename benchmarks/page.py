@@ -67,10 +67,6 @@ def answers(result: dict[str, Any]) -> str:
     def more_than_by_hand(column: str) -> str:
         return f"{percent(cell('streams', column, 'ours'))} than by hand"
 
-    under_load = [
-        f"{percent(cell('wrk', f'{server}, 100', 'FastAPI, no children', 'ours'))} with {server}"
-        for server in ("uvicorn", "granian")
-    ]
     open_streams = result["tables"]["streams"]["title"].partition(" ")[0]
     ten = {
         each: percent(cell("time", "ratio", f"{each}, 10 children", "ours"))
@@ -90,10 +86,6 @@ def answers(result: dict[str, Any]) -> str:
             [
                 "for comparison: what an empty `BaseHTTPMiddleware` adds",
                 both("BaseHTTPMiddleware"),
-            ],
-            [
-                "the CPU time of a FastAPI server with `install(app)`, with 100 busy connections",
-                ", ".join(under_load),
             ],
             [
                 "the time of a request with ten children, compared to an `asyncio.TaskGroup`",
