@@ -86,7 +86,7 @@ def fork_all(
 def still_loop() -> asyncio.AbstractEventLoop:
     """Return an event loop whose time stands still, so that no timer fires."""
     loop = asyncio.new_event_loop()
-    loop.time = lambda: 0.0  # type: ignore[method-assign]
+    loop.time = lambda: 0.0  # type: ignore[method-assign]  # of this loop alone
     return loop
 
 

@@ -86,7 +86,7 @@ def cut_short(
         others: Iterable[Any] = (value,)
         if name == "self":
             # asyncio's name, and anyio's.
-            others = (*value._tasks, *(getattr(value, "_background", None) or ()))  # noqa: SLF001
+            others = (*value._tasks, *(getattr(value, "_background", None) or ()))  # noqa: SLF001  # nothing else tells
         elif name == "tasks":
             others = value
         to_see += [(other, True, tells and name == "fut") for other in others]
@@ -134,4 +134,5 @@ _WAITING: dict[tuple[object, str], str] = {
 }
 if sys.version_info < (3, 12):
     _WAITING["asyncio.tasks", "wait_for"] = "fut"
+# The names of their code, and of what waits for a thread of asyncio's.
 _NAMES = frozenset({ASYNCIOS.co_name, *(name for _, name in _WAITING)})

@@ -62,11 +62,11 @@ class Guard:
         if stack.__class__ is AsyncExitStack:
             if holds_any(stack):
                 stack.push_async_exit(self._leave_request)
-            stack._push_exit_callback = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001  # see there
+            stack._push_exit_callback = self._push_request  # type: ignore[attr-defined]  # noqa: SLF001  # see push_callback
         stack = self._function_stack
         if stack.__class__ is AsyncExitStack:
             stack.push_async_exit(self._leave_function)
-            stack._push_exit_callback = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001  # see there
+            stack._push_exit_callback = self._push_function  # type: ignore[attr-defined]  # noqa: SLF001  # see push_callback
 
     def detach(self) -> None:
         """Undo it when the request has ended: a stack would refer to itself, by the attribute."""
